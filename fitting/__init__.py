@@ -1,0 +1,1 @@
+"""What the trainer in ``model.py`` is made of: Gaussians, placement, schedules, files."""

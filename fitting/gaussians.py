@@ -1,0 +1,193 @@
+"""A picture as Gaussians: the four parameters, drawing at any height, saving and loading."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+import zipfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from imaging.files import atomic_write
+from ops.quantize import quantize
+from ops.splat2d import RasterConfig, render
+from settings import CommonSettings, Settings, SettingsError
+
+FORMAT = "splatbook-gaussians-1"
+NAMES = ("xy", "scale", "rot", "feat")
+
+
+class CheckpointError(ValueError):
+    """A model file cannot be used; the message names it and says why and what to do."""
+
+
+def raster_config(settings: CommonSettings) -> RasterConfig:
+    """How a run's Gaussians blend."""
+    return RasterConfig(
+        blending=settings.blending, topk=settings.topk, inverse_scale=settings.inverse_scale
+    )
+
+
+@dataclass(frozen=True)
+class Bits:
+    """Bits per value of each parameter."""
+
+    xy: int
+    scale: int
+    rot: int
+    feat: int
+
+    @classmethod
+    def of(cls, settings: CommonSettings) -> Self:
+        """32 each, unless the settings ask for quantisation."""
+        if not settings.quantize:
+            return cls(32, 32, 32, 32)
+        return cls(settings.pos_bits, settings.scale_bits, settings.rot_bits, settings.feat_bits)
+
+    def total(self, count: int, channels: int) -> int:
+        """Bits of so many Gaussians: N (2 pos + 2 scale + rot + C feat)."""
+        return count * (2 * self.xy + 2 * self.scale + self.rot + channels * self.feat)
+
+
+@dataclass
+class Gaussians:
+    """Parameters of N Gaussians and what is needed to draw them.
+
+    Attributes
+    ----------
+    xy, scale, rot, feat : (N, 2), (N, 2), (N, 1), (N, C) float32; see :func:`ops.splat2d.render`.
+    width, height : size in pixels at which ``scale`` was fitted.
+    settings : of the run that made them.
+    channels, names : of the pictures that share the Gaussians; the channels sum to C.
+    step : optimisation steps so far.
+    """
+
+    xy: Tensor
+    scale: Tensor
+    rot: Tensor
+    feat: Tensor
+    width: int
+    height: int
+    settings: Settings
+    channels: tuple[int, ...]
+    names: tuple[str, ...]
+    step: int = 0
+    extra: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.xy)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The four parameters by name."""
+        return {name: getattr(self, name) for name in NAMES}
+
+    def quantized(self) -> Self:
+        """The same Gaussians rounded as the settings say; gradients pass straight through."""
+        if not self.settings.quantize:
+            return self
+        bits = Bits.of(self.settings)
+        rounded = {n: quantize(t, getattr(bits, n)) for n, t in self.tensors().items()}
+        return replace(self, **rounded)
+
+    def draw(self, height: int | None = None) -> Tensor:
+        """Draw at some height in pixels, as fitted: (C, h, w), not clamped, gamma not undone."""
+        height = height or self.height
+        width = max(1, round(self.width * height / self.height))
+        shown = self.quantized()
+        scale = shown.scale
+        if height != self.height:
+            ratio = height / self.height
+            scale = scale / ratio if self.settings.inverse_scale else scale * ratio
+        config = raster_config(self.settings)
+        return render(shown.xy, scale, shown.rot, shown.feat, height, width, config)
+
+    @torch.no_grad()
+    def picture(self, height: int | None = None) -> Tensor:
+        """The picture as it should look: (C, h, w) in [0, 1]."""
+        return self.draw(height).clamp(0, 1).pow(1 / self.settings.gamma)
+
+    def bits(self) -> int:
+        """Theoretical size of the parameters in bits."""
+        return Bits.of(self.settings).total(len(self), sum(self.channels))
+
+    def save(self, path: Path, **extra: Any) -> None:
+        """Write a model file; ``extra`` may hold tensors, numbers, texts and lists of them."""
+        content = {
+            "format": FORMAT,
+            **{name: tensor.detach().cpu() for name, tensor in self.quantized().tensors().items()},
+            "width": self.width,
+            "height": self.height,
+            "settings": self.settings.model_dump(),
+            "channels": list(self.channels),
+            "names": list(self.names),
+            "step": self.step,
+            **({"extra": extra} if extra else {}),
+        }
+        with atomic_write(path) as temporary:
+            torch.save(content, temporary)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a model file. Nothing in it is executed.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is missing, damaged, of another kind, or holds anything but data.
+        """
+        content = _read(Path(path))
+        try:
+            settings = Settings.build(**content["settings"])
+            loaded = cls(
+                **{name: content[name] for name in NAMES},
+                width=content["width"],
+                height=content["height"],
+                settings=settings,
+                channels=tuple(content["channels"]),
+                names=tuple(content["names"]),
+                step=content["step"],
+                extra=content.get("extra", {}),
+            )
+        except (KeyError, TypeError, SettingsError) as error:
+            raise CheckpointError(f"{path} is damaged: {error}. Train again.") from error
+        loaded._check(path)
+        return loaded
+
+    def _check(self, path: str | Path) -> None:
+        columns = {"xy": 2, "scale": 2, "rot": 1, "feat": sum(self.channels)}
+        for name, tensor in self.tensors().items():
+            wanted = (len(self.xy), columns[name])
+            found = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
+            if found != wanted or tensor.dtype != torch.float32:
+                raise CheckpointError(
+                    f"{path} is damaged: {name} is {found}, it must be {wanted} of float32."
+                )
+        if not (isinstance(self.width, int) and isinstance(self.height, int)) or (
+            min(self.width, self.height) < 1
+        ):
+            raise CheckpointError(f"{path} is damaged: its size is {self.width}×{self.height}.")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with warnings.catch_warnings():  # of other formats, which are refused below
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"There is no model file {path}. Check the path.") from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} was not loaded: it is damaged or holds code, and only data is ever read. "
+            "Use a model.pt written by Splatbook."
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, KeyError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}. It may be damaged.") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} is no {FORMAT} file. Use a model.pt written by this version of Splatbook."
+        )
+    return content

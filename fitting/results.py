@@ -1,0 +1,177 @@
+"""What a run leaves behind: model, pictures, scores, summary and the facts in ``run.json``."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from events import Evaluated, Status
+from fitting.gaussians import Gaussians
+from fitting.recorder import Recorder
+from imaging import drawing
+from imaging.files import atomic_write, save_picture
+from imaging.metrics import Score, evaluate, psnr
+from ops.photometric import ssim
+
+if TYPE_CHECKING:
+    from model import GaussianSplatting2D
+
+METRICS = ("psnr", "ssim", "ms_ssim", "flip", "lpips")
+
+
+def facts(run: GaussianSplatting2D) -> dict[str, Any]:
+    """What is known of a run before it begins."""
+    return {
+        "settings": run.settings.model_dump(),
+        "device": f"{run.device} ({platform.processor() or platform.machine()}, "
+        f"{os.cpu_count()} cores)",
+        "seed": run.settings.seed,
+        "steps_done": run.step,
+        "num_gaussians": len(run.gaussians),
+        "picture": {
+            "name": run.target.name,
+            "names": list(run.target.names),
+            "width": run.target.full_size[1],
+            "height": run.target.full_size[0],
+            "channels": len(run.target.full_pixels),
+        },
+        "scores": dict.fromkeys(METRICS),
+        "reasons": {},
+        "size": {},
+    }
+
+
+def row(event: Evaluated, render_seconds: float) -> dict[str, Any]:
+    """A measurement as a row of ``metrics.csv``."""
+    return {
+        "step": event.step,
+        "total_loss": event.total_loss,
+        "l1_loss": event.l1_loss,
+        "l2_loss": event.l2_loss,
+        "ssim_loss": event.ssim_loss,
+        "psnr": event.psnr,
+        "ssim": event.ssim,
+        "num_gaussians": event.num_gaussians,
+        "num_bytes": event.num_bytes,
+        "render_time_accum": render_seconds,
+        "total_time_accum": event.seconds,
+    }
+
+
+def write(run: GaussianSplatting2D, recorder: Recorder, status: Status) -> dict[str, float | None]:
+    """Write everything that a run leaves behind, and close its folder. Returns the scores."""
+    changed: dict[str, Any] = {
+        "steps_done": run.step,
+        "num_gaussians": len(run.gaussians),
+        "seconds": {"training": run.seconds},
+    }
+    try:
+        if all(bool(t.isfinite().all()) for t in run.gaussians.tensors().values()):
+            changed |= _write_results(run, recorder, quick=status in ("interrupted", "failed"))
+    except Exception as error:
+        recorder.fail(error)
+        recorder.close("failed", **changed)
+        raise
+    recorder.close(status, **changed)
+    return changed.get("scores", dict.fromkeys(METRICS))
+
+
+def _write_results(run: GaussianSplatting2D, recorder: Recorder, quick: bool) -> dict[str, Any]:
+    folder, target = recorder.folder, run.target
+    run.gaussians.save(folder / "model.pt")
+    image = target.encode(run.draw_full())
+    scores = _scores(run, image, quick)
+    shown = (
+        run.gaussians.picture(run.settings.render_height) if run.settings.render_height else image
+    )
+    _save_split(run.gaussians, shown, folder / "rendered.jpg", recorder.other)
+    for i, (name, part) in enumerate(target.split(target.full_pixels)):
+        save_picture(recorder.other / "ground_truth.png", part) if i == 0 else None
+        if len(target.names) > 1:
+            save_picture(recorder.other / f"ground_truth_{name}.png", part)
+    if run.settings.vis_gaussians:
+        visualise(run.gaussians, image, target.full_pixels, recorder.other)
+    bits = run.gaussians.bits()
+    height, width = target.full_size
+    changed = {
+        "scores": {name: score.value for name, score in scores.items()},
+        "reasons": {name: score.reason for name, score in scores.items() if score.reason},
+        "size": {
+            "theoretical_bytes": -(-bits // 8),
+            "theoretical_bpp": bits / (height * width),
+            "file_bytes": (folder / "model.pt").stat().st_size,
+        },
+    }
+    _write_summary(recorder, run, changed)
+    return changed
+
+
+def _scores(run: GaussianSplatting2D, image: torch.Tensor, quick: bool) -> dict[str, Score]:
+    full = run.target.full_pixels
+    if not quick:
+        return evaluate(
+            image, full, lpips_weights=run.settings.lpips_weights, splits=run.target.channels
+        )
+    unknown = Score(None, "the run did not end by itself")
+    known = {"psnr": Score(psnr(image, full)), "ssim": Score(float(ssim(image, full)))}
+    return dict.fromkeys(METRICS, unknown) | known
+
+
+def _save_split(gaussians: Gaussians, image: torch.Tensor, path: Path, others: Path) -> None:
+    """Save the first picture of a stack as ``path``, and each one by its name in ``others``."""
+    parts = image.split(gaussians.channels)
+    save_picture(path, parts[0])
+    if len(parts) > 1:
+        for name, part in zip(gaussians.names, parts, strict=True):
+            save_picture(others / f"{path.stem}_{name}{path.suffix}", part)
+
+
+def save_pictures(gaussians: Gaussians, path: Path, height: int | None = None) -> None:
+    """Draw and save: the first picture of a stack as ``path``, all by their names beside it."""
+    _save_split(gaussians, gaussians.picture(height), path, path.parent)
+
+
+def visualise(
+    gaussians: Gaussians, image: torch.Tensor, target: torch.Tensor, folder: Path
+) -> None:
+    """Save pictures of positions, ellipses, ids and the error."""
+    height, width = image.shape[1:]
+    ratio = height / gaussians.height
+    centers = gaussians.xy.detach().numpy() * (width, height)
+    scale = gaussians.scale.detach().numpy()
+    sigmas = abs(1 / scale if gaussians.settings.inverse_scale else scale) * ratio
+    angles = gaussians.rot.detach().numpy()[:, 0]
+    first = gaussians.channels[0]
+    colors = gaussians.feat.detach().numpy()[:, :first]
+    colors = colors if first == 3 else colors.repeat(3, axis=1)
+    shown = image[:first].expand(3, -1, -1).permute(1, 2, 0).mul(255).byte().numpy()
+    pictures = {
+        "positions": drawing.positions(shown, centers),
+        "ellipses": drawing.ellipses((height, width), centers, sigmas, angles, colors),
+        "ids": drawing.ellipses(
+            (height, width), centers, sigmas, angles, drawing.id_colors(len(centers))
+        ),
+        "error": drawing.error_map(image.numpy(), target.numpy()),
+    }
+    for name, canvas in pictures.items():
+        save_picture(folder / f"{name}.png", canvas.transpose(2, 0, 1) / 255)
+
+
+def _write_summary(recorder: Recorder, run: GaussianSplatting2D, changed: dict[str, Any]) -> None:
+    size = changed["size"]
+    lines = [
+        f"{run.target.name}: {run.target.full_size[1]}×{run.target.full_size[0]}, "
+        f"{len(run.gaussians)} Gaussians, {run.step} of {run.settings.steps} steps, "
+        f"{run.seconds:.1f} s on {recorder.facts['device']}",
+        f"size: {size['theoretical_bytes']} bytes theoretical "
+        f"({size['theoretical_bpp']:.3f} bits per pixel), {size['file_bytes']} bytes as a file",
+    ]
+    for name, value in changed["scores"].items():
+        reason = changed["reasons"].get(name, "")
+        lines.append(f"{name}: {'-- ' + reason if value is None else f'{value:.4f}'}")
+    with atomic_write(recorder.other / "summary.txt") as path:
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")

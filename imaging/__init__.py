@@ -1,0 +1,1 @@
+"""Pictures in and out of files, and how alike two of them are."""

@@ -1,0 +1,1 @@
+"""Differentiable operations; one folder each, with a slow twin and a kernel per device."""

@@ -1,0 +1,49 @@
+"""What all tests share: fresh random numbers whose seed is shown on failure, small pictures."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+
+@pytest.fixture
+def seed(record_property, request) -> int:
+    """A fresh seed; pytest shows the printed line when the test fails."""
+    value = secrets.randbits(31)
+    print(f"seed = {value}")
+    return value
+
+
+@pytest.fixture
+def rng(seed) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture
+def generator(seed) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def smooth_picture(height: int, width: int, channels: int = 3) -> np.ndarray:
+    """A picture (H, W, C) uint8 that a few dozen Gaussians can fit: two blobs on a gradient."""
+    y, x = np.mgrid[:height, :width] / max(height, width)
+    planes = [x, y, 1 - x][:channels] if channels == 3 else [x]
+    blob = np.exp(-((x - 0.3) ** 2 + (y - 0.3) ** 2) / 0.01) - 0.5 * np.exp(
+        -((x - 0.7) ** 2 + (y - 0.4) ** 2) / 0.02
+    )
+    values = np.stack([0.3 + 0.4 * plane + 0.3 * blob for plane in planes], axis=2)
+    return (np.clip(values, 0, 1) * 255).round().astype(np.uint8)
+
+
+@pytest.fixture
+def input_dir(tmp_path: Path) -> Path:
+    """A folder with ``small.png`` (64×48)."""
+    folder = tmp_path / "input"
+    folder.mkdir()
+    Image.fromarray(smooth_picture(48, 64)).save(folder / "small.png")
+    return folder
