@@ -151,7 +151,7 @@ class GaussianSplatting2D:
             image = self.gaussians.draw()
             self.render_seconds += time.perf_counter() - begun
             terms = self.loss(image)
-            self._check_finite(terms)
+            self.check_finite(terms)
             if self.step % s.eval_steps == 0 or self.step == s.steps:
                 evaluated = self._evaluate(image.detach(), terms)
                 recorder.measure(results.row(evaluated, self.render_seconds))
@@ -175,7 +175,7 @@ class GaussianSplatting2D:
             self.step, self.seconds, "stopped early" if stop else "finished", self.folder
         )
 
-    def _check_finite(self, terms: LossTerms) -> None:
+    def check_finite(self, terms: LossTerms) -> None:
         bad = [n for n, t in self.gaussians.tensors().items() if not bool(t.isfinite().all())]
         if bad or not math.isfinite(terms.total.item()):
             what = f"parameter {', '.join(bad)}" if bad else "loss"

@@ -70,15 +70,21 @@ class Recorder:
     def load_rows(self, last_step: int) -> None:
         """Take over the measurements up to a step, when a run is resumed."""
         path = self.folder / "metrics.csv"
-        if path.exists():
+        if last_step < 0 or not path.exists():
+            return
+        try:
             with path.open(newline="") as file:
                 rows = [{k: json.loads(v) for k, v in row.items()} for row in csv.DictReader(file)]
             self.rows = [row for row in rows if row["step"] <= last_step]
+        except (KeyError, TypeError, ValueError) as error:  # cut short, or changed by hand
+            raise ValueError(
+                f"{path} is damaged ({error}). Delete it to go on without its measurements."
+            ) from error
 
     def fail(self, error: BaseException) -> None:
         """Put an error and where it came from into the facts and the log."""
         self.facts["error"] = f"{type(error).__name__}: {error}"
-        self._log += traceback.format_exception(error)
+        self._log += "".join(traceback.format_exception(error)).splitlines()
 
     def close(self, status: Status, **facts: Any) -> None:
         """Write everything; after this the folder is complete."""
@@ -86,7 +92,8 @@ class Recorder:
         self.facts.setdefault("seconds", {})["total"] = time.perf_counter() - self._begun
         self._write_rows()
         with atomic_write(self.other / "log.txt") as path:
-            path.write_text("\n".join(self._log) + "\n", encoding="utf-8")
+            text = "\n".join(self._log) + "\n"
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")  # odd file names
         self._write_facts()
 
     def _write_facts(self) -> None:

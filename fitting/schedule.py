@@ -22,11 +22,8 @@ class LearningRateSchedule:
 
     def update(self, psnr: float, ssim: float, step: int, settings: Settings) -> Verdict:
         """Judge one measurement."""
-        better = (
-            psnr >= self.best_psnr + 100 * settings.decay_threshold
-            or ssim >= self.best_ssim + settings.decay_threshold
-        )
-        if better:
+        least = settings.decay_threshold
+        if _gained(psnr, self.best_psnr, 100 * least) or _gained(ssim, self.best_ssim, least):
             self.best_psnr = max(psnr, self.best_psnr)
             self.best_ssim = max(ssim, self.best_ssim)
             self.improved_at = step
@@ -38,6 +35,11 @@ class LearningRateSchedule:
         self.decays += 1
         self.improved_at = step
         return "decay"
+
+
+def _gained(value: float, best: float, least: float) -> bool:
+    gain = value - best  # not a number where both are infinite: a perfect picture gains nothing
+    return gain > 0 and gain >= least
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,10 @@ class GrowthPlan:
     @classmethod
     def of(cls, s: Settings) -> GrowthPlan:
         """The plan that the settings ask for, scaled down where the run is too short for it."""
-        if s.init_gaussian_file or not (s.use_progressive or s.adaptive_refinement):
+        if not (s.use_progressive or s.adaptive_refinement):
             return cls(s.gaussians, {})
+        if s.init_gaussian_file:
+            return cls(s.gaussians, {}, "growth is off, because init_gaussian_file is where to start")
         initial = max(1, round(s.gaussians * s.initial_ratio)) if s.use_progressive else s.gaussians
         wanted = s.add_steps * s.add_times + s.post_min_steps
         ratio = min(1.0, s.steps / wanted)
@@ -66,7 +70,8 @@ class GrowthPlan:
         for k in range(1, s.add_times + 1):
             step = int(k * s.add_steps * ratio)
             share = missing * k // s.add_times - missing * (k - 1) // s.add_times
-            additions[step] = additions.get(step, 0) + share
+            if share or s.adaptive_refinement:  # which also moves some that are there
+                additions[step] = additions.get(step, 0) + share
         notice = ""
         if ratio < 1:
             notice = (

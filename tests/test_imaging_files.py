@@ -540,6 +540,22 @@ class TestListing:
     def test_empty_folder_has_no_pictures(self, tmp_path):
         assert list_pictures(tmp_path) == []
 
+    def test_an_empty_name_is_not_the_folder_itself(self, tmp_path):
+        with pytest.raises(PictureError, match="input_filenames"):
+            find_picture("", tmp_path)
+
+    @pytest.mark.parametrize("given", ["name", "folder"])
+    def test_a_tilde_is_the_home_folder(self, tmp_path, monkeypatch, given):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("USERPROFILE", str(tmp_path))
+        (tmp_path / "cat.png").touch()
+        arguments = ("~/cat.png", "nowhere") if given == "name" else ("cat.png", "~")
+        assert find_picture(*arguments) == tmp_path / "cat.png"
+
+    @pytest.mark.parametrize("name", ["x" * 300, "a\0b", "~nobody-of-this-name/a.png"])
+    def test_an_impossible_name_is_looked_for_in_the_folder(self, tmp_path, name):
+        assert find_picture(name, tmp_path) == tmp_path / name
+
     def test_name_is_looked_up_in_the_folder_first_then_as_a_path(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         Path("input").mkdir()

@@ -52,7 +52,7 @@ def assert_same(parameters, height, width, config, generator):
     image = render(*fast, height, width, config)
     expected = reference.render(*slow, height, width, config)
     certain = ~doubtful(parameters, height, width, config)
-    assert certain.float().mean() > 0.5
+    assert certain.float().mean() > 0.5 or height * width < 100
     assert image.shape == expected.shape == (parameters[3].shape[1], height, width)
     torch.testing.assert_close(
         image[:, certain], expected[:, certain].float(), atol=1e-4, rtol=1e-4, equal_nan=True

@@ -1,12 +1,7 @@
-"""Numba kernels of the 2D splatting operation: bin, render, differentiate, on every core.
+"""Numba kernels of 2D splatting: render and differentiate, on every core.
 
-A picture is cut into square tiles. Each tile has the list of the Gaussians that reach it, made by
-counting, a prefix sum and a scatter; nothing is sorted. A tile is worked on Gaussian by Gaussian
-with its pixels as one contiguous, vectorised loop, and small enough to stay in the L1/L2 cache.
-
-The kernels never see a covariance. ``whiten`` (2x2, per Gaussian) maps an offset from the centre
-in pixels to units of standard deviations, so that w = exp(-|whiten @ d|^2 / 2) without the
-cancellation that the conic form suffers from when a Gaussian is long and thin.
+A picture is cut into square tiles. A tile is worked on Gaussian by Gaussian, with its pixels as
+one contiguous, vectorised loop, and is small enough to stay in the L1/L2 cache.
 
 Inner loops run from 0 over slices: LLVM vectorises them only where it can prove that an index is
 not negative, since Numba gives negative indices a meaning.
@@ -20,25 +15,36 @@ from typing import NamedTuple
 import numpy as np
 from numba import get_num_threads, njit, prange
 
+from ops.splat2d.binning import (
+    CX,
+    CY,
+    M00,
+    M01,
+    M10,
+    M11,
+    OPTIONS,
+    SLACK,
+    ZERO,
+    F,
+    bin_gaussians,
+    conic,
+    extent,
+    inverse_scales,
+    kernel,
+    pixel_range,
+    project,
+)  # fmt: skip
 from ops.splat2d.reference import RasterConfig
 
-F = np.float32
-# Reassociation lets sums vectorise. NaN and infinity keep their meaning.
-MATH = {"contract", "reassoc", "nsz", "arcp"}
-OPTIONS = dict(cache=True, nogil=True, error_model="numpy", fastmath=MATH)
-kernel = njit(**OPTIONS)
 parallel_kernel = njit(parallel=True, **OPTIONS)
 
 HALF = F(0.5)
-ZERO = F(0.0)
 ONE = F(1.0)
-# Geometry columns: centre x, y in pixels; whitening matrix row by row.
-CX, CY, M00, M01, M10, M11 = range(6)
-SMALLEST_INVERSE_SCALE = 1e-6  # pixels^-1: a wider Gaussian is flat over any picture
-SLACK = 1.0 + 1e-4  # bounds are this much wider than the cut, to cover rounding
-PLANE = (
-    1040  # stride between ranks in the selection; constant, so that the compiler sees no overlap
-)
+FULL = F(2.0)  # more than any weight
+REVIEW = 8  # Gaussians between two looks at how far the rest of a tile's list may be cut
+EDGE = 1e-3  # slack of a tightened cut, to cover rounding
+PLANE = 1040  # stride between ranks in the selection: constant, so that the compiler sees that
+# ranks do not overlap, and no power of two, so that they do not share cache lines
 
 # exp(x) = p(x / 16)^16 with p interpolating exp at the Chebyshev nodes of [-0.9, 0]. Arguments
 # below -14.4 are clamped; exp(-14.4) lies under every allowed w_min.
@@ -64,163 +70,38 @@ def _exp(x):
     return e * e
 
 
-@kernel
-def _extent(along, across, mixed, det, cut, lo, hi):
-    """Range of one coordinate over the ellipse where the other one lies in [lo, hi].
+class Box(NamedTuple):
+    """Where a tile lies: its first pixel, and one past its last one within the picture."""
 
-    The ellipse is along*s^2 + 2*mixed*s*t + across*t^2 <= cut; the range of s is returned.
-    """
-    reach = math.sqrt(cut * along / det)
-    if lo > reach or hi < -reach:
-        return 1.0, -1.0
-    turn = mixed * math.sqrt(cut / (across * det))  # t where s is smallest
-    t = min(max(-turn, lo), hi)
-    upper = -mixed / along * t + math.sqrt(max(0.0, (cut - det / along * t * t) / along))
-    t = min(max(turn, lo), hi)
-    lower = -mixed / along * t - math.sqrt(max(0.0, (cut - det / along * t * t) / along))
-    return lower, upper
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+    tile: int
 
 
 @kernel
-def _conic(g):
-    m00, m01, m10, m11 = float(g[M00]), float(g[M01]), float(g[M10]), float(g[M11])
-    det = m00 * m11 - m01 * m10
-    return m00 * m00 + m10 * m10, m00 * m01 + m10 * m11, m01 * m01 + m11 * m11, det * det
-
-
-@kernel
-def _pixel_range(lower, upper, count):
-    """First and one past the last pixel whose centre lies in [lower, upper], within a row."""
-    first = math.ceil(min(max(lower - 0.5, -1.0), count + 1.0))
-    last = math.floor(min(max(upper - 0.5, -1.0), count + 1.0))
-    return max(int(first), 0), min(int(last), count - 1) + 1
-
-
-@kernel
-def _inverse_scales(scale, inverse):
-    u, v = abs(float(scale[0])), abs(float(scale[1]))
-    if not inverse:
-        u, v = 1.0 / u, 1.0 / v
-    return max(u, SMALLEST_INVERSE_SCALE), max(v, SMALLEST_INVERSE_SCALE)
-
-
-@kernel
-def project(xy, scale, rot, feat, width, height, inverse):
-    """Geometry (N, 6) of every Gaussian, and whether all its parameters are finite (N)."""
-    n, channels = feat.shape
-    geometry = np.empty((n, 6), np.float32)
-    drawable = np.empty(n, np.bool_)
-    for i in range(n):
-        u, v = _inverse_scales(scale[i], inverse)
-        c, s = math.cos(float(rot[i, 0])), math.sin(float(rot[i, 0]))
-        geometry[i, CX] = F(float(xy[i, 0]) * width)
-        geometry[i, CY] = F(float(xy[i, 1]) * height)
-        geometry[i, M00], geometry[i, M01] = F(u * c), F(u * s)
-        geometry[i, M10], geometry[i, M11] = F(-v * s), F(v * c)
-        total = ZERO
-        for k in range(6):
-            total += geometry[i, k] * ZERO
-        for k in range(channels):
-            total += feat[i, k] * ZERO
-        drawable[i] = total == ZERO
-    return geometry, drawable
-
-
-@kernel
-def _tile_rows(geometry, drawable, cut, tile, height):
-    """First and one past the last row of tiles of every Gaussian, (N, 2) int32."""
-    n = geometry.shape[0]
-    rows = np.zeros((n, 2), np.int32)
-    for i in range(n):
-        if drawable[i]:
-            a, _, _, det = _conic(geometry[i])
-            reach = math.sqrt(cut * a / det)
-            center = float(geometry[i, CY])
-            first, end = _pixel_range(center - reach, center + reach, height)
-            if first < end:
-                rows[i, 0], rows[i, 1] = first // tile, (end - 1) // tile + 1
-    return rows
-
-
-@kernel
-def _spans(geometry, rows, row_start, cut, tile, width, height):
-    """Tile columns that each Gaussian reaches, per row of tiles: (sum of rows, 2) int32."""
-    spans = np.zeros((row_start[-1], 2), np.int32)
-    for i in range(geometry.shape[0]):
-        g = geometry[i]
-        a, b, c, det = _conic(g)
-        for row in range(rows[i, 0], rows[i, 1]):
-            top = row * tile + 0.5 - g[CY]
-            bottom = min((row + 1) * tile, height) - 0.5 - g[CY]
-            lower, upper = _extent(a, c, b, det, cut, top, bottom)
-            first, end = _pixel_range(lower + g[CX], upper + g[CX], width)
-            if first < end:
-                at = row_start[i] + row - rows[i, 0]
-                spans[at, 0], spans[at, 1] = first // tile, (end - 1) // tile + 1
-    return spans
-
-
-@kernel
-def _scatter(rows, row_start, spans, columns, tiles):
-    """Tile lists from spans.
-
-    Returns ``tile_start`` (T+1), ``owners`` (E) the Gaussian of each entry in tile order,
-    ``slots`` (E) the entry's place in Gaussian order, and ``slot_start`` (N+1).
-    """
-    n = rows.shape[0]
-    tile_start = np.zeros(tiles + 1, np.int64)
-    slot_start = np.zeros(n + 1, np.int64)
-    for i in range(n):
-        entries = 0
-        for row in range(rows[i, 0], rows[i, 1]):
-            at = row_start[i] + row - rows[i, 0]
-            for column in range(spans[at, 0], spans[at, 1]):
-                tile_start[row * columns + column + 1] += 1
-                entries += 1
-        slot_start[i + 1] = slot_start[i] + entries
-    for t in range(tiles):
-        tile_start[t + 1] += tile_start[t]
-    owners = np.empty(slot_start[n], np.int32)
-    slots = np.empty(slot_start[n], np.int64)
-    cursor = tile_start[:-1].copy()
-    slot = 0
-    for i in range(n):
-        for row in range(rows[i, 0], rows[i, 1]):
-            at = row_start[i] + row - rows[i, 0]
-            for column in range(spans[at, 0], spans[at, 1]):
-                t = row * columns + column
-                owners[cursor[t]] = i
-                slots[cursor[t]] = slot
-                cursor[t] += 1
-                slot += 1
-    return tile_start, owners, slots, slot_start
-
-
-@kernel
-def bin_gaussians(geometry, drawable, cut, tile, width, height):
-    """List, for every tile, the Gaussians that reach it: count, prefix sum, scatter."""
-    rows = _tile_rows(geometry, drawable, cut, tile, height)
-    row_start = np.zeros(len(rows) + 1, np.int64)
-    row_start[1:] = np.cumsum(rows[:, 1] - rows[:, 0])
-    spans = _spans(geometry, rows, row_start, cut, tile, width, height)
+def _box(t, tile, width, height):
     columns = (width + tile - 1) // tile
-    return _scatter(rows, row_start, spans, columns, columns * ((height + tile - 1) // tile))
+    x0, y0 = (t % columns) * tile, (t // columns) * tile
+    return Box(x0, y0, min(x0 + tile, width), min(y0 + tile, height), tile)
 
 
 @kernel
-def _pixel_rows(g, cut, x0, y0, tile, width, height):
+def _pixel_rows(g, cut, box):
     """First and one past the last pixel of a tile that a Gaussian may touch, in whole rows."""
-    a, b, c, det = _conic(g)
-    left, right = x0 + 0.5 - g[CX], min(x0 + tile, width) - 0.5 - g[CX]
-    lower, upper = _extent(c, a, b, det, cut, left, right)
-    first, end = _pixel_range(lower + g[CY] - y0, upper + g[CY] - y0, min(tile, height - y0))
-    return first * tile, max(first, end) * tile
+    a, b, c, det = conic(g)
+    left, right = box.x0 + 0.5 - g[CX], box.x1 - 0.5 - g[CX]
+    lower, upper = extent(c, a, b, det, cut, left, right)
+    top = g[CY] - box.y0
+    first, end = pixel_range(lower + top, upper + top, box.y1 - box.y0)
+    return first * box.tile, max(first, end) * box.tile
 
 
 @kernel
-def _pixel_centers(px, py, x0, y0, tile):
-    for p in range(tile * tile):
-        px[p], py[p] = F(x0 + p % tile) + HALF, F(y0 + p // tile) + HALF
+def _pixel_centers(px, py, box):
+    for p in range(len(px)):
+        px[p], py[p] = F(box.x0 + p % box.tile) + HALF, F(box.y0 + p // box.tile) + HALF
 
 
 @kernel
@@ -262,45 +143,121 @@ def _insert(top, ranks, w):
             v = v if t > v else t
 
 
+class Scratch(NamedTuple):
+    """A thread's memory for one tile; all of one value per pixel, ``top`` and ``color`` of more."""
+
+    px: np.ndarray
+    py: np.ndarray
+    w: np.ndarray
+    total: np.ndarray
+    limit: np.ndarray
+    counts: np.ndarray
+    top: np.ndarray
+    color: np.ndarray
+
+
 @kernel
-def _thresholds(threshold, counts, top, w, ranks, geometry, owners, reach, px, py, cut, w_min, tie):
-    """Smallest weight that counts at each pixel of a tile: w_min, or the K-th largest weight."""
-    threshold[:] = w_min
-    kept = len(ranks)
-    if kept == 0 or len(owners) <= kept:
-        return
-    counts[:] = ZERO
+def _scratch(tile, kept, channels):
+    size = tile * tile
+    return Scratch(
+        np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32),
+        np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32),
+        np.empty(kept * PLANE, np.float32), np.empty((channels, size), np.float32),
+    )  # fmt: skip
+
+
+@kernel
+def _is_crowded(s, kept, geometry, owners, reach, cut):
+    """Whether more than ``kept`` Gaussians may reach some pixel of a tile."""
+    if len(owners) <= kept:
+        return False
+    s.counts[:] = ZERO
     for j in range(len(owners)):
         lo, hi = reach[j]
-        _count(counts[lo:hi], geometry[owners[j]], px[lo:hi], py[lo:hi], cut)
-    if counts.max() <= kept:
-        return
-    top[:] = ZERO
+        _count(s.counts[lo:hi], geometry[owners[j]], s.px[lo:hi], s.py[lo:hi], cut)
+    return s.counts.max() > kept
+
+
+@kernel
+def _hide_outside(plane, box):
+    """Give pixels of a tile that lie outside the picture a weight that none exceeds."""
+    for p in range(box.tile * box.tile):
+        if box.x0 + p % box.tile >= box.x1 or box.y0 + p // box.tile >= box.y1:
+            plane[p] = FULL
+
+
+@kernel
+def _select(s, ranks, geometry, owners, reach, cut, tie, box):
+    """Set the limit of each pixel to its K-th largest weight, and shrink what reaches the tile.
+
+    Only weights above the smallest K-th largest one in the tile can still matter. That bound
+    grows as Gaussians are taken in, and it tightens the ellipse of those that follow.
+    """
+    s.top[:] = ZERO
+    last = s.top[(len(ranks) - 1) * PLANE :][: len(s.limit)]
+    _hide_outside(last, box)
+    tight = cut
     for j in range(len(owners)):
+        if j % REVIEW == 0:
+            tight = _tightened(last.min() * tie, cut)
+        if tight < cut:
+            reach[j] = _pixel_rows(geometry[owners[j]], tight, box)
         lo, hi = reach[j]
-        _weigh(w[lo:hi], geometry[owners[j]], px[lo:hi], py[lo:hi])
-        _insert(top[lo:], ranks, w[lo:hi])
-    last = top[(kept - 1) * PLANE :]
-    for p in range(len(threshold)):
+        _weigh(s.w[lo:hi], geometry[owners[j]], s.px[lo:hi], s.py[lo:hi])
+        _insert(s.top[lo:], ranks, s.w[lo:hi])
+    for p in range(len(s.limit)):
         smallest = last[p] * tie
-        threshold[p] = smallest if smallest > w_min else w_min
+        s.limit[p] = smallest if smallest > s.limit[p] else s.limit[p]
+    tight = _tightened(s.limit.min(), cut)
+    for j in range(len(owners)):
+        reach[j] = _pixel_rows(geometry[owners[j]], tight, box)
 
 
 @kernel
-def _accumulate(color, total, w, feat, geometry, owners, reach, px, py, threshold):
+def _tightened(weight, cut):
+    """Squared distance at which a weight is reached, not beyond ``cut``."""
+    return min(cut, -2.0 * math.log(max(weight, 1e-30)) + EDGE)
+
+
+@kernel
+def _accumulate(s, feat, geometry, owners, reach):
     """Sums of w and of w * feature over the Gaussians of a tile."""
     for j in range(len(owners)):
         i = owners[j]
         lo, hi = reach[j]
-        ws, sums = w[lo:hi], total[lo:hi]
-        _weigh(ws, geometry[i], px[lo:hi], py[lo:hi])
-        _cut(ws, threshold[lo:hi])
-        for p in range(len(ws)):
-            sums[p] += ws[p]
+        w, total = s.w[lo:hi], s.total[lo:hi]
+        _weigh(w, geometry[i], s.px[lo:hi], s.py[lo:hi])
+        _cut(w, s.limit[lo:hi])
+        for p in range(len(w)):
+            total[p] += w[p]
         for c in range(feat.shape[1]):
-            f, plane = feat[i, c], color[c, lo:hi]
-            for p in range(len(ws)):
-                plane[p] += ws[p] * f
+            f, plane = feat[i, c], s.color[c, lo:hi]
+            for p in range(len(w)):
+                plane[p] += w[p] * f
+
+
+@kernel
+def _draw_tile(
+    s, image, threshold, inverse, geometry, feat, owners, reach, box, ranks, cut, w_min, tie, eps
+):
+    for j in range(len(owners)):
+        reach[j] = _pixel_rows(geometry[owners[j]], cut, box)
+    _pixel_centers(s.px, s.py, box)
+    s.limit[:] = w_min
+    if len(ranks) > 0 and _is_crowded(s, len(ranks), geometry, owners, reach, F(cut)):
+        _select(s, ranks, geometry, owners, reach, cut, tie, box)
+    s.total[:] = eps
+    s.color[:] = ZERO
+    _accumulate(s, feat, geometry, owners, reach)
+    for p in range(len(s.total)):
+        s.total[p] = ONE / s.total[p] if len(ranks) > 0 else ONE
+    for y in range(box.y0, box.y1):
+        p = (y - box.y0) * box.tile
+        q = p + box.x1 - box.x0
+        threshold[y, box.x0 : box.x1] = s.limit[p:q]
+        inverse[y, box.x0 : box.x1] = s.total[p:q]
+        for c in range(len(image)):
+            image[c, y, box.x0 : box.x1] = s.color[c, p:q] * s.total[p:q]
 
 
 @parallel_kernel
@@ -314,65 +271,42 @@ def forward(
     and the normaliser's inverse at each pixel (H, W), and each entry's pixel range (E, 2).
     """
     channels = feat.shape[1]
-    columns = (width + tile - 1) // tile
     tiles = len(tile_start) - 1
-    size = tile * tile
     image = np.empty((channels, height, width), np.float32)
     threshold = np.empty((height, width), np.float32)
     inverse = np.empty((height, width), np.float32)
     reach = np.empty((len(owners), 2), np.int32)
+    # The work on a tile is in a function of its own, which no pass for parallel code rearranges.
     for worker in prange(workers):
-        px, py = np.empty(size, np.float32), np.empty(size, np.float32)
-        w, total = np.empty(size, np.float32), np.empty(size, np.float32)
-        limit, counts = np.empty(size, np.float32), np.empty(size, np.float32)
-        top = np.empty(len(ranks) * PLANE, np.float32)
-        color = np.empty((channels, size), np.float32)
+        s = _scratch(tile, len(ranks), channels)
         for t in range(worker, tiles, workers):
-            x0, y0 = (t % columns) * tile, (t // columns) * tile
             begin, end = tile_start[t], tile_start[t + 1]
-            mine, ranges = owners[begin:end], reach[begin:end]
-            for j in range(len(mine)):
-                ranges[j] = _pixel_rows(geometry[mine[j]], cut, x0, y0, tile, width, height)
-            _pixel_centers(px, py, x0, y0, tile)
-            _thresholds(
-                limit, counts, top, w, ranks, geometry, mine, ranges, px, py, F(cut), w_min, tie
-            )
-            total[:] = eps
-            color[:] = ZERO
-            _accumulate(color, total, w, feat, geometry, mine, ranges, px, py, limit)
-            for p in range(size):
-                total[p] = ONE / total[p] if len(ranks) > 0 else ONE
-            right, bottom = min(x0 + tile, width), min(y0 + tile, height)
-            for y in range(y0, bottom):
-                p = (y - y0) * tile
-                q = p + right - x0
-                threshold[y, x0:right] = limit[p:q]
-                inverse[y, x0:right] = total[p:q]
-                for c in range(channels):
-                    image[c, y, x0:right] = color[c, p:q] * total[p:q]
+            _draw_tile(
+                s, image, threshold, inverse, geometry, feat, owners[begin:end],
+                reach[begin:end], _box(t, tile, width, height), ranks, cut, w_min, tie, eps,
+            )  # fmt: skip
     return image, threshold, inverse, reach
 
 
 @kernel
-def _fetch(h, shift, limit, grad, image, threshold, inverse, x0, y0, tile, normalized):
-    """Load a tile's part of what the backward pass needs, in tile order, zero outside the picture.
+def _fetch(s, grad, image, threshold, inverse, box, normalized):
+    """Load a tile's part of what the backward pass needs, zero outside the picture.
 
-    With h = dL/dcolor * inverse, the derivative of the loss by a weight is
-    h . feature - shift, where shift = h . color (0 for additive blending).
+    ``color`` becomes h = dL/dcolor * inverse and ``total`` becomes shift = h . color (0 for
+    additive blending): the derivative of the loss by a weight is h . feature - shift.
     """
-    channels, height, width = grad.shape
-    right, bottom = min(x0 + tile, width), min(y0 + tile, height)
-    h[:] = ZERO
-    shift[:] = ZERO
-    limit[:] = ONE + ONE
-    for y in range(y0, bottom):
-        p = (y - y0) * tile
-        q = p + right - x0
-        limit[p:q] = threshold[y, x0:right]
-        for c in range(channels):
-            h[c, p:q] = grad[c, y, x0:right] * inverse[y, x0:right]
+    s.color[:] = ZERO
+    s.total[:] = ZERO
+    s.limit[:] = FULL
+    x0, x1 = box.x0, box.x1
+    for y in range(box.y0, box.y1):
+        p = (y - box.y0) * box.tile
+        q = p + x1 - x0
+        s.limit[p:q] = threshold[y, x0:x1]
+        for c in range(len(s.color)):
+            s.color[c, p:q] = grad[c, y, x0:x1] * inverse[y, x0:x1]
             if normalized:
-                shift[p:q] += h[c, p:q] * image[c, y, x0:right]
+                s.total[p:q] += s.color[c, p:q] * image[c, y, x0:x1]
 
 
 @kernel
@@ -396,6 +330,34 @@ def _moments(out, w, slope, g, px, py):
     out[0], out[1], out[2], out[3], out[4] = sx, sy, sxx, sxy, syy
 
 
+@kernel
+def _differentiate_entry(s, out, g, feat, lo, hi):
+    """Partial gradients of one Gaussian in one tile: the moments, then dL/dfeature."""
+    px, py, w, slope, shift = s.px[lo:hi], s.py[lo:hi], s.w[lo:hi], s.counts[lo:hi], s.total[lo:hi]
+    _weigh(w, g, px, py)
+    _cut(w, s.limit[lo:hi])
+    for p in range(len(w)):
+        slope[p] = -shift[p]
+    for c in range(len(feat)):
+        h, f, total = s.color[c, lo:hi], feat[c], ZERO
+        for p in range(len(w)):
+            slope[p] += h[p] * f
+            total += h[p] * w[p]
+        out[5 + c] = total
+    _moments(out, w, slope, g, px, py)
+
+
+@kernel
+def _differentiate_tile(
+    s, partial, grad, image, threshold, inverse, geometry, feat, owners, slots, reach, box, norm
+):
+    _pixel_centers(s.px, s.py, box)
+    _fetch(s, grad, image, threshold, inverse, box, norm)
+    for j in range(len(owners)):
+        i = owners[j]
+        _differentiate_entry(s, partial[slots[j]], geometry[i], feat[i], reach[j, 0], reach[j, 1])
+
+
 @parallel_kernel
 def backward(
     grad, image, threshold, inverse, geometry, feat, tile_start, owners, slots, reach, tile,
@@ -407,34 +369,16 @@ def backward(
     the sums do not depend on timing.
     """
     channels, height, width = grad.shape
-    columns = (width + tile - 1) // tile
     tiles = len(tile_start) - 1
-    size = tile * tile
     partial = np.empty((len(owners), 5 + channels), np.float32)
     for worker in prange(workers):
-        px, py = np.empty(size, np.float32), np.empty(size, np.float32)
-        w, slope = np.empty(size, np.float32), np.empty(size, np.float32)
-        limit, shift = np.empty(size, np.float32), np.empty(size, np.float32)
-        h = np.empty((channels, size), np.float32)
+        s = _scratch(tile, 0, channels)
         for t in range(worker, tiles, workers):
-            x0, y0 = (t % columns) * tile, (t // columns) * tile
-            _pixel_centers(px, py, x0, y0, tile)
-            _fetch(h, shift, limit, grad, image, threshold, inverse, x0, y0, tile, normalized)
-            for entry in range(tile_start[t], tile_start[t + 1]):
-                i, out = owners[entry], partial[slots[entry]]
-                lo, hi = reach[entry]
-                ws, ds, ss = w[lo:hi], slope[lo:hi], shift[lo:hi]
-                _weigh(ws, geometry[i], px[lo:hi], py[lo:hi])
-                _cut(ws, limit[lo:hi])
-                for p in range(len(ds)):
-                    ds[p] = -ss[p]
-                for c in range(channels):
-                    hs, f, total = h[c, lo:hi], feat[i, c], ZERO
-                    for p in range(len(ws)):
-                        ds[p] += hs[p] * f
-                        total += hs[p] * ws[p]
-                    out[5 + c] = total
-                _moments(out, ws, ds, geometry[i], px[lo:hi], py[lo:hi])
+            begin, end = tile_start[t], tile_start[t + 1]
+            _differentiate_tile(
+                s, partial, grad, image, threshold, inverse, geometry, feat, owners[begin:end],
+                slots[begin:end], reach[begin:end], _box(t, tile, width, height), normalized,
+            )  # fmt: skip
     return partial
 
 
@@ -457,7 +401,7 @@ def collect(partial, slot_start, geometry, scale, width, height, inverse):
                 feat[i, c] += m[5 + c]
         if slot_start[i] < slot_start[i + 1]:
             g = geometry[i]
-            u, v = _inverse_scales(scale[i], inverse)
+            u, v = inverse_scales(scale[i], inverse)
             xy[i, 0] = F((sx * g[M00] + sy * g[M10]) * width)
             xy[i, 1] = F((sx * g[M01] + sy * g[M11]) * height)
             rot[i, 0] = F(sxy * (v / u - u / v))

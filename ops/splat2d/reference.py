@@ -34,7 +34,7 @@ class RasterConfig:
     blending: Literal["normalized", "additive"] = "normalized"
     topk: int = 10
     inverse_scale: bool = True
-    w_min: float = 1e-4
+    w_min: float = 1e-5
     tie: float = 1 - 1e-5
     eps: float = 1e-4
     tile: int = 16

@@ -1,0 +1,21 @@
+"""Run benchmarks: ``python -m benchmarks [step scaling photometric quality startup]``."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+NAMES = ("step", "scaling", "photometric", "quality", "startup")
+
+
+def main(names: list[str]) -> None:
+    """Run the named benchmarks, or all."""
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        sys.exit(f"no benchmark {', '.join(unknown)}; there are: {', '.join(NAMES)}")
+    for name in names or NAMES:
+        print(f"\n{name}")
+        import_module(f"benchmarks.{name}").main()
+
+
+main(sys.argv[1:])
