@@ -18,7 +18,10 @@ F = np.float32
 # Reassociation lets sums vectorise. NaN and infinity keep their meaning.
 MATH = {"contract", "reassoc", "nsz", "arcp"}
 OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": MATH}
-kernel = njit(**OPTIONS)
+allocating_kernel = njit(**OPTIONS)
+# Without Numba's run time there are no reference counts, which threads would fight over: a view of
+# a shared array costs an atomic increment otherwise. Such a kernel cannot allocate.
+kernel = njit(_nrt=False, **OPTIONS)
 
 ZERO = F(0.0)
 # Geometry columns: centre x, y in pixels; whitening matrix row by row.
@@ -67,7 +70,7 @@ def inverse_scales(scale, inverse):
     return max(u, SMALLEST_INVERSE_SCALE), max(v, SMALLEST_INVERSE_SCALE)
 
 
-@kernel
+@allocating_kernel
 def project(xy, scale, rot, feat, width, height, inverse):
     """Geometry (N, 6) of every Gaussian, and whether all its parameters are finite (N)."""
     n, channels = feat.shape
@@ -89,7 +92,7 @@ def project(xy, scale, rot, feat, width, height, inverse):
     return geometry, drawable
 
 
-@kernel
+@allocating_kernel
 def _tile_rows(geometry, drawable, cut, tile, height):
     """First and one past the last row of tiles of every Gaussian, (N, 2) int32."""
     n = geometry.shape[0]
@@ -105,7 +108,7 @@ def _tile_rows(geometry, drawable, cut, tile, height):
     return rows
 
 
-@kernel
+@allocating_kernel
 def _spans(geometry, rows, row_start, cut, tile, width, height):
     """Tile columns that each Gaussian reaches, per row of tiles: (sum of rows, 2) int32."""
     spans = np.zeros((row_start[-1], 2), np.int32)
@@ -123,7 +126,7 @@ def _spans(geometry, rows, row_start, cut, tile, width, height):
     return spans
 
 
-@kernel
+@allocating_kernel
 def _scatter(rows, row_start, spans, columns, tiles):
     """Tile lists from spans.
 
@@ -159,7 +162,7 @@ def _scatter(rows, row_start, spans, columns, tiles):
     return tile_start, owners, slots, slot_start
 
 
-@kernel
+@allocating_kernel
 def bin_gaussians(geometry, drawable, cut, tile, width, height):
     """List, for every tile, the Gaussians that reach it: count, prefix sum, scatter."""
     rows = _tile_rows(geometry, drawable, cut, tile, height)

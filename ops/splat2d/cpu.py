@@ -26,6 +26,7 @@ from ops.splat2d.binning import (
     SLACK,
     ZERO,
     F,
+    allocating_kernel,
     bin_gaussians,
     conic,
     extent,
@@ -121,6 +122,35 @@ def _cut(w, threshold):
 
 
 @kernel
+def _smallest(values, sign):
+    """The smallest value, or with sign -1 minus the largest."""
+    least = sign * values[0]
+    for p in range(len(values)):
+        v = sign * values[p]
+        least = v if v < least else least
+    return least
+
+
+# Loops instead of slice assignments, which copy to temporary memory first.
+@kernel
+def _copy(out, values):
+    for p in range(len(out)):
+        out[p] = values[p]
+
+
+@kernel
+def _multiply(out, a, b):
+    for p in range(len(out)):
+        out[p] = a[p] * b[p]
+
+
+@kernel
+def _add_product(out, a, b):
+    for p in range(len(out)):
+        out[p] += a[p] * b[p]
+
+
+@kernel
 def _count(counts, g, px, py, cut):
     cx, cy, m00, m01, m10, m11 = g[CX], g[CY], g[M00], g[M01], g[M10], g[M11]
     for p in range(len(counts)):
@@ -156,7 +186,7 @@ class Scratch(NamedTuple):
     color: np.ndarray
 
 
-@kernel
+@allocating_kernel
 def _scratch(tile, kept, channels):
     size = tile * tile
     return Scratch(
@@ -175,7 +205,7 @@ def _is_crowded(s, kept, geometry, owners, reach, cut):
     for j in range(len(owners)):
         lo, hi = reach[j]
         _count(s.counts[lo:hi], geometry[owners[j]], s.px[lo:hi], s.py[lo:hi], cut)
-    return s.counts.max() > kept
+    return -_smallest(s.counts, -ONE) > kept
 
 
 @kernel
@@ -199,7 +229,7 @@ def _select(s, ranks, geometry, owners, reach, cut, tie, box):
     tight = cut
     for j in range(len(owners)):
         if j % REVIEW == 0:
-            tight = _tightened(last.min() * tie, cut)
+            tight = _tightened(_smallest(last, ONE) * tie, cut)
         if tight < cut:
             reach[j] = _pixel_rows(geometry[owners[j]], tight, box)
         lo, hi = reach[j]
@@ -208,7 +238,7 @@ def _select(s, ranks, geometry, owners, reach, cut, tie, box):
     for p in range(len(s.limit)):
         smallest = last[p] * tie
         s.limit[p] = smallest if smallest > s.limit[p] else s.limit[p]
-    tight = _tightened(s.limit.min(), cut)
+    tight = _tightened(_smallest(s.limit, ONE), cut)
     for j in range(len(owners)):
         reach[j] = _pixel_rows(geometry[owners[j]], tight, box)
 
@@ -252,12 +282,12 @@ def _draw_tile(
     for p in range(len(s.total)):
         s.total[p] = ONE / s.total[p] if len(ranks) > 0 else ONE
     for y in range(box.y0, box.y1):
-        p = (y - box.y0) * box.tile
-        q = p + box.x1 - box.x0
-        threshold[y, box.x0 : box.x1] = s.limit[p:q]
-        inverse[y, box.x0 : box.x1] = s.total[p:q]
+        row = slice((y - box.y0) * box.tile, (y - box.y0) * box.tile + box.x1 - box.x0)
+        across = slice(box.x0, box.x1)
+        _copy(threshold[y, across], s.limit[row])
+        _copy(inverse[y, across], s.total[row])
         for c in range(len(image)):
-            image[c, y, box.x0 : box.x1] = s.color[c, p:q] * s.total[p:q]
+            _multiply(image[c, y, across], s.color[c, row], s.total[row])
 
 
 @parallel_kernel
@@ -298,15 +328,14 @@ def _fetch(s, grad, image, threshold, inverse, box, normalized):
     s.color[:] = ZERO
     s.total[:] = ZERO
     s.limit[:] = FULL
-    x0, x1 = box.x0, box.x1
     for y in range(box.y0, box.y1):
-        p = (y - box.y0) * box.tile
-        q = p + x1 - x0
-        s.limit[p:q] = threshold[y, x0:x1]
+        row = slice((y - box.y0) * box.tile, (y - box.y0) * box.tile + box.x1 - box.x0)
+        across = slice(box.x0, box.x1)
+        _copy(s.limit[row], threshold[y, across])
         for c in range(len(s.color)):
-            s.color[c, p:q] = grad[c, y, x0:x1] * inverse[y, x0:x1]
+            _multiply(s.color[c, row], grad[c, y, across], inverse[y, across])
             if normalized:
-                s.total[p:q] += s.color[c, p:q] * image[c, y, x0:x1]
+                _add_product(s.total[row], s.color[c, row], image[c, y, across])
 
 
 @kernel
@@ -382,7 +411,7 @@ def backward(
     return partial
 
 
-@kernel
+@allocating_kernel
 def collect(partial, slot_start, geometry, scale, width, height, inverse):
     """Gradients of the parameters: sum each Gaussian's entries, then the chain rule.
 
