@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from ops import adam
+from ops.compiling import kernel
 
 BETA1, BETA2, EPS = (np.float32(x) for x in (adam.BETA1, adam.BETA2, adam.EPS))
 REST1, REST2 = np.float32(1 - adam.BETA1), np.float32(1 - adam.BETA2)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+@kernel
 def update(value, grad, mean, square, rate, correction):
     """One step: ``rate`` holds the first bias correction, ``correction`` the root of the second."""
     for i in range(len(value)):

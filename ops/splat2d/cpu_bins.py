@@ -12,17 +12,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from ops.compiling import allocating_kernel, kernel
 
 F = np.float32
-# Reassociation lets sums vectorise. NaN and infinity keep their meaning.
-MATH = {"contract", "reassoc", "nsz", "arcp"}
-OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": MATH}
-allocating_kernel = njit(**OPTIONS)
-# Without Numba's run time there are no reference counts, which threads would fight over: a view of
-# a shared array costs an atomic increment otherwise. Such a kernel cannot allocate.
-kernel = njit(_nrt=False, **OPTIONS)
-
 ZERO = F(0.0)
 # Geometry columns: centre x, y in pixels; whitening matrix row by row.
 CX, CY, M00, M01, M10, M11 = range(6)
