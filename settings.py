@@ -1,17 +1,19 @@
 """The settings of a run, each declared once: default, range, unit, help and group.
 
-The command line, the YAML files, the notebook's form and the table in the documentation are
-derived from these declarations.
+The command line, the notebook's form, cfgs/default.yaml and the table in docs/settings.md are
+derived from these declarations. `python -m settings` writes the last two.
 """
 
 from __future__ import annotations
 
 import difflib
+import os
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 # What people type out of habit, from Image-GS and elsewhere -> what to type here.
 OLD_NAMES = {
@@ -32,11 +34,19 @@ OLD_NAMES = {
     "disable_topk_norm": 'blending="additive" instead of "normalized"',
     "disable_inverse_scale": "inverse_scale, with the opposite value",
     "disable_color_init": "color_init, with the opposite value",
+    "ckpt_file": "init_gaussian_file",
     "learning_rate": "pos_lr, scale_lr, rot_lr and feat_lr",
     "lr": "pos_lr, scale_lr, rot_lr and feat_lr",
     "output": "output_dir",
     "log_dir": "output_dir",
+    "log_root": "output_dir",
 }
+
+
+# How the kinds of a JSON schema are called in messages and in the documentation.
+KINDS = {
+    "integer": "whole number", "number": "number", "boolean": "True or False", "string": "text",
+}  # fmt: skip
 
 
 class SettingsError(ValueError):
@@ -49,14 +59,23 @@ def setting(default: Any, help: str, *, group: str, unit: str = "", **bounds: An
     return Field(default, description=help, json_schema_extra=extra, **bounds)
 
 
+def _as_text(path: Any) -> Any:
+    return os.path.expanduser(path) if isinstance(path, str | os.PathLike) else path
+
+
+FileName = Annotated[str, BeforeValidator(_as_text), Field(min_length=1)]  # ~ is the home folder
+
+
 class CommonSettings(BaseModel):
     """Everything but the picture, the number of Gaussians and the number of steps."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # Files
-    input_dir: str = setting("input", "Folder in which pictures are looked for.", group="Files")
-    output_dir: str = setting("output", "Folder that receives the sessions.", group="Files")
+    input_dir: FileName = setting(
+        "input", "Folder in which pictures are looked for.", group="Files"
+    )
+    output_dir: FileName = setting("output", "Folder that receives the sessions.", group="Files")
     background: str = setting(
         "white", "Colour behind transparent pixels: a name, or #rrggbb.", group="Files"
     )
@@ -106,12 +125,12 @@ class CommonSettings(BaseModel):
         5.0, "Standard deviation at the start.", group="Start", unit="px", ge=0.1, le=1000
     )
     color_init: bool = setting(
-        True, "Start with the picture's colour at the centre (else black).", group="Start"
+        True, "Start with the picture's colour at the centre (else random ones).", group="Start"
     )
-    saliency_map: str | None = setting(
+    saliency_map: FileName | None = setting(
         None, "Grey picture to use as saliency, instead of computing it.", group="Start"
     )
-    init_gaussian_file: str | None = setting(
+    init_gaussian_file: FileName | None = setting(
         None, "Start from the Gaussians of this model.pt.", group="Start"
     )
     allow_partial: bool = setting(
@@ -140,8 +159,10 @@ class CommonSettings(BaseModel):
         10.0, "Learning rates are divided by this.", group="Training", gt=1, le=1000
     )
     check_decay_steps: int = setting(
-        1000, "Stalled for this long is stalled.", group="Training", unit="steps", ge=1
-    )
+        1000,
+        "Quality stalls where nothing improved for so long.",
+        group="Training", unit="steps", ge=1, le=10_000_000,
+    )  # fmt: skip
     max_decay_times: int = setting(
         1, "Divisions before the run stops early.", group="Training", ge=0, le=100
     )
@@ -159,12 +180,16 @@ class CommonSettings(BaseModel):
         0.5, "Share of the Gaussians at the start (progressive).", group="Growth", gt=0, le=1
     )
     add_steps: int = setting(
-        500, "Steps between additions (progressive).", group="Growth", unit="steps", ge=1
-    )
-    add_times: int = setting(4, "Number of additions (progressive).", group="Growth", ge=1, le=1000)
+        500,
+        "Steps between additions.",
+        group="Growth", unit="steps", ge=1, le=10_000_000,
+    )  # fmt: skip
+    add_times: int = setting(4, "Number of additions.", group="Growth", ge=1, le=1000)
     post_min_steps: int = setting(
-        3000, "Steps wanted after the last addition.", group="Growth", unit="steps", ge=0
-    )
+        3000,
+        "Steps wanted after the last addition.",
+        group="Growth", unit="steps", ge=0, le=10_000_000,
+    )  # fmt: skip
     adaptive_refinement: bool = setting(
         False,
         "Spend new Gaussians, and those that contribute least, in the patches with most error.",
@@ -173,25 +198,25 @@ class CommonSettings(BaseModel):
     adaptive_error_threshold: float = setting(
         0.3,
         "Refine patches above this share of the worst patch's error.",
-        group="Growth",
-        ge=0,
-        le=1,
-    )
+        group="Growth", ge=0, le=1,
+    )  # fmt: skip
 
     # Results
     eval_steps: int = setting(
-        100, "Steps between measurements of PSNR and SSIM.", group="Results", unit="steps", ge=1
-    )
+        100,
+        "Steps between measurements of PSNR and SSIM.",
+        group="Results", unit="steps", ge=1, le=10_000_000,
+    )  # fmt: skip
     save_ckpt_steps: int = setting(
         0,
         "Steps between checkpoints to resume from; 0 is off.",
-        group="Results",
-        unit="steps",
-        ge=0,
-    )
+        group="Results", unit="steps", ge=0, le=10_000_000,
+    )  # fmt: skip
     save_image_steps: int = setting(
-        0, "Steps between saved pictures; 0 is off.", group="Results", unit="steps", ge=0
-    )
+        0,
+        "Steps between saved pictures; 0 is off.",
+        group="Results", unit="steps", ge=0, le=10_000_000,
+    )  # fmt: skip
     vis_gaussians: bool = setting(
         False, "Save pictures of positions, ellipses, ids and the error.", group="Results"
     )
@@ -199,12 +224,12 @@ class CommonSettings(BaseModel):
         None, "Height of rendered.jpg; empty is the picture's own.", group="Results",
         unit="px", ge=1, le=65500,
     )  # fmt: skip
-    lpips_weights: str | None = setting(
+    lpips_weights: FileName | None = setting(
         None, "File with LPIPS weights (AlexNet); without it LPIPS is left empty.", group="Results"
     )
 
     @classmethod
-    def build(cls, **values: Any) -> Self:
+    def build(cls, /, **values: Any) -> Self:
         """Settings from keywords; a :class:`SettingsError` explains everything that is wrong."""
         problems = [cls._unknown(name) for name in values if name not in cls.model_fields]
         known = {name: value for name, value in values.items() if name in cls.model_fields}
@@ -218,7 +243,7 @@ class CommonSettings(BaseModel):
 
     @classmethod
     def _unknown(cls, name: str) -> str:
-        if name in OLD_NAMES and OLD_NAMES[name] != name:
+        if name in OLD_NAMES:
             return f"There is no setting {name}; it is now {OLD_NAMES[name]}."
         near = difflib.get_close_matches(name, cls.model_fields, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]}?" if near else ""
@@ -229,9 +254,8 @@ class CommonSettings(BaseModel):
         name = str(problem["loc"][0]) if problem["loc"] else ""
         if name not in cls.model_fields:
             return str(problem["msg"]).removeprefix("Value error, ")
-        found = (
-            f"{name}={problem['input']!r}" if problem["type"] != "missing" else f"{name} is missing"
-        )
+        missing = problem["type"] == "missing"
+        found = f"{name} is missing" if missing else f"{name}={_shown(problem['input'])}"
         allowed = f"allowed: {describe_range(cls, name)}"
         return f"{found}: {problem['msg']}; {allowed}. {cls.model_fields[name].description}"
 
@@ -239,8 +263,8 @@ class CommonSettings(BaseModel):
     def _agree(self) -> Self:
         if self.l1_loss_ratio + self.l2_loss_ratio + self.ssim_loss_ratio == 0:
             raise ValueError(
-                "l1_loss_ratio, l2_loss_ratio and ssim_loss_ratio are all 0, so there is nothing to "
-                "optimise; set at least one above 0"
+                "l1_loss_ratio, l2_loss_ratio and ssim_loss_ratio are all 0, so there is nothing "
+                "to optimise; set at least one above 0"
             )
         return self
 
@@ -248,19 +272,27 @@ class CommonSettings(BaseModel):
 class Settings(CommonSettings):
     """All settings of one run."""
 
-    input_filename: str = setting(
-        ..., "A picture, or a folder of pictures of equal size fitted together.", group="Files",
-        min_length=1,
-    )  # fmt: skip
+    input_filename: FileName = setting(
+        ..., "A picture, or a folder of pictures of equal size fitted together.", group="Files"
+    )
     gaussians: int = setting(1000, "Number of Gaussians.", group="Gaussians", ge=1, le=10_000_000)
     steps: int = setting(
         2000, "Optimisation steps.", group="Training", unit="steps", ge=0, le=10_000_000
     )
 
 
+def _shown(value: Any) -> str:
+    """What was typed, cut where it is long; a few objects cannot be shown at all."""
+    try:
+        text = repr(value)
+    except Exception:
+        return f"({type(value).__name__})"
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
 def describe_range(model: type[BaseModel], name: str) -> str:
-    """The values that a setting may take, in words: ``1 to 32``, ``one of cpu, cuda``."""
-    schema = model.model_json_schema()["properties"][name]
+    """The values that a setting may take, in words, such as ``number from 0 to 1``."""
+    schema = _schemas(model)[name]
     options = [schema, *schema.get("anyOf", []), schema.get("items", {})]
     merged: dict[str, Any] = {}
     for option in reversed(options):
@@ -269,81 +301,35 @@ def describe_range(model: type[BaseModel], name: str) -> str:
     if "enum" in merged:
         return "one of " + ", ".join(str(v) for v in merged["enum"]) + empty
     kinds = {o.get("type") for o in options} - {None, "null", "array"}
-    kind = "/".join(
-        {
-            "integer": "whole number",
-            "number": "number",
-            "boolean": "True or False",
-            "string": "text",
-        }[k]
-        for k in sorted(kinds)
-    )
+    kind = "/".join(KINDS[kind] for kind in sorted(kinds))
     low = merged.get("minimum", merged.get("exclusiveMinimum"))
-    high = merged.get("maximum")
+    if low is None:
+        return kind + empty
     above = "above" if "exclusiveMinimum" in merged else "from"
-    bounds = (
-        "" if low is None else f" {above} {low:g}" + ("" if high is None else f" to {high:.10g}")
-    )
-    return kind + bounds + empty
+    to = f" to {merged['maximum']:.10g}" if "maximum" in merged else ""
+    return f"{kind} {above} {low:g}{to}{empty}"
+
+
+@cache
+def _schemas(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema()["properties"]
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:
     """Settings from a YAML file such as those in ``cfgs/``."""
     try:
-        values = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
+    except (OSError, RuntimeError, ValueError, yaml.YAMLError) as error:
         raise SettingsError(f"Cannot read settings from {path}: {error}") from error
     if not isinstance(values, dict):
         raise SettingsError(f"{path} must hold lines of the form 'name: value'")
-    return values
-
-
-def as_yaml(model: type[CommonSettings] = Settings) -> str:
-    """The text of ``cfgs/default.yaml``: every setting with its help, range and default."""
-    lines = ["# Default settings, written by `python -m settings`. Do not edit: copy and change."]
-    for group, names in groups(model).items():
-        lines += ["", f"# {group}"]
-        for name in names:
-            field = model.model_fields[name]
-            unit = field.json_schema_extra["unit"]
-            lines += [
-                "",
-                f"# {field.description} ({describe_range(model, name)}{unit and ' ' + unit})",
-            ]
-            value = "cat.png" if field.is_required() else field.default
-            lines.append(yaml.safe_dump({name: value}).strip())
-    return "\n".join(lines) + "\n"
-
-
-def as_markdown(model: type[CommonSettings] = Settings) -> str:
-    """The text of ``docs/settings.md``: a table of all settings."""
-    lines = [
-        "# Settings", "",
-        "Written by `python -m settings`. In `set_config`, the picture is `input_filenames`, and",
-        "it, `gaussians` and `steps` may be lists: every combination is one run.",
-    ]  # fmt: skip
-    for group, names in groups(model).items():
-        lines += [
-            "",
-            f"## {group}",
-            "",
-            "| setting | default | allowed | what it does |",
-            "|---|---|---|---|",
-        ]
-        for name in names:
-            field = model.model_fields[name]
-            unit = field.json_schema_extra["unit"]
-            default = "" if field.is_required() else f"`{field.default}`"
-            allowed = describe_range(model, name) + (unit and f" ({unit})")
-            lines.append(f"| `{name}` | {default} | {allowed} | {field.description} |")
-    return "\n".join(lines) + "\n"
+    return {str(name): value for name, value in values.items()}
 
 
 def groups(model: type[CommonSettings] = Settings) -> dict[str, list[str]]:
     """Names of the settings by group, in the order in which a form should show them."""
-    first = [name for name in ("input_filename", "input_filenames", "gaussians", "steps")]
-    names = [n for n in first if n in model.model_fields]
-    names += [n for n in model.model_fields if n not in names]
+    first = ("input_filename", "input_filenames", "gaussians", "steps")
+    names = sorted(model.model_fields, key=lambda name: name not in first)
     found: dict[str, list[str]] = {}
     for name in names:
         found.setdefault(model.model_fields[name].json_schema_extra["group"], []).append(name)
@@ -351,6 +337,6 @@ def groups(model: type[CommonSettings] = Settings) -> dict[str, list[str]]:
 
 
 if __name__ == "__main__":
-    root = Path(__file__).parent
-    (root / "cfgs" / "default.yaml").write_text(as_yaml())
-    (root / "docs" / "settings.md").write_text(as_markdown())
+    import settings_docs
+
+    settings_docs.write(Path(__file__).parent)

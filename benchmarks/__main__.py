@@ -1,11 +1,11 @@
-"""Run benchmarks: ``python -m benchmarks [step scaling photometric quality startup]``."""
+"""Run benchmarks: ``python -m benchmarks [NAME ...]``."""
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
 
-NAMES = ("step", "scaling", "photometric", "quality", "startup")
+NAMES = ("step", "scaling", "photometric", "quality", "cut", "startup")
 
 
 def main(names: list[str]) -> None:

@@ -19,9 +19,7 @@ CASES = {
 def main() -> dict[str, Any]:
     """Train every case to its end."""
     rows = []
-    print(
-        f"{'picture':>10} {'Gaussians':>9} {'steps':>6} {'PSNR':>6} {'goal':>5} {'SSIM':>6} {'s':>6}"
-    )
+    print("   picture Gaussians  steps   PSNR  goal   SSIM      s")
     with tempfile.TemporaryDirectory() as folder:
         pictures = common.input_folder(Path(folder))
         for (name, gaussians, steps, progressive), goal in CASES.items():

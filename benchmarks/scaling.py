@@ -16,9 +16,7 @@ RADIUS = 4.29  # standard deviations to the cut at w = 1e-4
 def main() -> dict[str, Any]:
     """Time forward, loss and backward for random Gaussians at four sizes and four counts."""
     rows = []
-    print(
-        f"{'size':>6} {'Gaussians':>9} {'covered Mpx':>11} {'ms':>9} {'loss ms':>8} {'ns/covered px':>13}"
-    )
+    print("  size Gaussians covered Mpx        ms  loss ms ns/covered px")
     for size in SIZES:
         for count in COUNTS:
             row = _measure(size, count)

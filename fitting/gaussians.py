@@ -105,10 +105,19 @@ class Gaussians:
         config = raster_config(self.settings)
         return render(shown.xy, scale, shown.rot, shown.feat, height, width, config)
 
+    def draw_at(self, height: int, width: int) -> Tensor:
+        """Draw at the size of an original, of which a reduced picture may have been fitted."""
+        drawn = self.draw(height)
+        if drawn.shape[2] == width:
+            return drawn
+        # Rounding of the reduced size may leave the sides a pixel apart.
+        return torch.nn.functional.interpolate(drawn[None], (height, width), mode="bilinear")[0]
+
     @torch.no_grad()
-    def picture(self, height: int | None = None) -> Tensor:
+    def picture(self, height: int | None = None, width: int | None = None) -> Tensor:
         """The picture as it should look: (C, h, w) in [0, 1]."""
-        return self.draw(height).clamp(0, 1).pow(1 / self.settings.gamma)
+        drawn = self.draw(height) if width is None else self.draw_at(height, width)
+        return drawn.clamp(0, 1).pow(1 / self.settings.gamma)
 
     def bits(self) -> int:
         """Theoretical size of the parameters in bits."""

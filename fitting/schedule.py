@@ -61,7 +61,9 @@ class GrowthPlan:
         if not (s.use_progressive or s.adaptive_refinement):
             return cls(s.gaussians, {})
         if s.init_gaussian_file:
-            return cls(s.gaussians, {}, "growth is off, because init_gaussian_file is where to start")
+            return cls(
+                s.gaussians, {}, "growth is off, because init_gaussian_file is where to start"
+            )
         initial = max(1, round(s.gaussians * s.initial_ratio)) if s.use_progressive else s.gaussians
         wanted = s.add_steps * s.add_times + s.post_min_steps
         ratio = min(1.0, s.steps / wanted)

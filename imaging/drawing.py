@@ -48,7 +48,10 @@ def id_colors(count: int) -> np.ndarray:
 
 
 def error_map(image: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Mean absolute error of (C, H, W) pictures as RGB (H, W, 3) uint8: black 0, white 0.25."""
+    """Mean absolute error of (C, H, W) pictures as RGB (H, W, 3) uint8.
+
+    Black is 0, pale yellow 0.25 or more.
+    """
     error = np.abs(image - target).mean(axis=0)
     scaled = (np.clip(error * 4, 0, 1) * 255).astype(np.uint8)
     return cv2.cvtColor(cv2.applyColorMap(scaled, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
+from scipy.signal.windows import tukey
 
 SALIENCY_SIDE = 64  # Hou and Zhang work on a picture of this size
+SALIENCY_MARGIN = 16
 SMALLEST_PATCH = 8
 
 
@@ -22,27 +24,41 @@ def spectral_residual(pixels: np.ndarray) -> np.ndarray:
     """Saliency (H, W) in [0, 1] by spectral residual (Hou and Zhang, CVPR 2007).
 
     What the log spectrum of the small grey picture has beyond its local mean is what stands out;
-    back in space, squared and blurred, it is the saliency.
+    back in space, squared and blurred, it is the saliency. On a flat picture it is 0 everywhere.
+    Mirrored margins that fade out keep the spectrum from taking opposite borders, which are
+    neighbours to it, for edges; without them the corners stand out most.
     """
     height, width = pixels.shape[1:]
     grey = pixels.mean(axis=0, dtype=np.float64)
     ratio = SALIENCY_SIDE / max(height, width)
     small = _resize(grey, max(2, round(height * ratio)), max(2, round(width * ratio)))
-    spectrum = np.fft.fft2(small)
+    if np.ptp(small) < 1e-6:  # its spectrum is rounding errors, whose residual is noise
+        return np.zeros((height, width))
+    spectrum = np.fft.fft2(_with_faded_margins(small))
     magnitude = np.log(np.abs(spectrum) + 1e-12)
     residual = magnitude - ndimage.uniform_filter(magnitude, 3, mode="wrap")
     saliency = np.abs(np.fft.ifft2(np.exp(residual + 1j * np.angle(spectrum)))) ** 2
-    saliency = _resize(ndimage.gaussian_filter(saliency, 2.5), height, width)
+    inside = (slice(SALIENCY_MARGIN, -SALIENCY_MARGIN),) * 2
+    saliency = _resize(ndimage.gaussian_filter(saliency, 2.5)[inside], height, width)
     saliency -= saliency.min()
     return saliency / max(saliency.max(), 1e-12)
+
+
+def _with_faded_margins(plane: np.ndarray) -> np.ndarray:
+    wide = np.pad(plane - plane.mean(), SALIENCY_MARGIN, mode="symmetric")
+    # Fades over half as much again as the margin, which leaves less of the borders.
+    rows, columns = (tukey(side, min(1, 3 * SALIENCY_MARGIN / side)) for side in wide.shape)
+    return wide * rows[:, None] * columns
 
 
 def draw_pixels(rng: np.random.Generator, density: np.ndarray, count: int) -> np.ndarray:
     """``count`` different pixels (rows of x, y) drawn with probability in proportion to density.
 
-    Where too few pixels have a density above 0, the others are drawn evenly.
+    Where too few pixels have a density above 0, the others are drawn evenly. A density that is
+    negative or no finite number counts as 0. ``count`` is at most the number of pixels.
     """
-    flat = np.maximum(np.nan_to_num(density, posinf=0.0).ravel(), 0.0)
+    # float64, because in float32 the smallest numbers below are 0.
+    flat = np.nan_to_num(density.astype(np.float64), posinf=0.0).clip(0.0).ravel()
     # A key u^(1/p) per pixel, largest keys win: a weighted draw without replacement in one pass
     # (Efraimidis and Spirakis 2006), here as -log(u)/p with the smallest winning.
     flat = flat / max(flat.max(), 1e-300) + 1e-12
@@ -53,7 +69,7 @@ def draw_pixels(rng: np.random.Generator, density: np.ndarray, count: int) -> np
 
 
 def worst_patches(error: np.ndarray, threshold: float) -> list[tuple[slice, slice]]:
-    """Patches of an error map (H, W) whose mean error exceeds ``threshold`` times the worst's.
+    """Patches of an error map (H, W) whose mean error reaches ``threshold`` times the worst's.
 
     Starts from a coarse grid and splits each patch that is above the threshold in four, down to
     8 pixels a side, so that small spots of error are found within large patches.
@@ -73,11 +89,12 @@ def worst_patches(error: np.ndarray, threshold: float) -> list[tuple[slice, slic
         for y in range(0, height, side)
         for x in range(0, width, side)
     ]
-    worst = max(map(mean, patches))
+    # A little less, so that quarters of an even patch are not lost to rounding.
+    least = threshold * max(map(mean, patches)) * (1 - 1e-9)
     found = []
     while patches:
         patch = patches.pop()
-        if mean(patch) < threshold * worst or mean(patch) <= 0:
+        if mean(patch) < least or mean(patch) <= 0:
             continue
         quarters = _quarters(*patch)
         patches += quarters

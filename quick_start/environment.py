@@ -1,0 +1,176 @@
+"""Says what a run will use here: packages, processor, GPU, folders, and what is missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import tempfile
+import warnings
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from imaging.files import PictureError, list_pictures
+from quick_start._format import html_table, plural, text_table
+
+SHOWN = ("torch", "numba", "gsplat")
+LISTED = 8
+
+
+@dataclass(frozen=True, repr=False)
+class Setup:
+    """What was found; ``problems`` is empty where everything is ready."""
+
+    rows: tuple[tuple[str, str], ...]
+    problems: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether training can start."""
+        return not self.problems
+
+    def _conclusion(self) -> str:
+        return "Ready." if self.ok else f"{plural(len(self.problems), 'problem')} to solve:"
+
+    def __repr__(self) -> str:
+        problems = (f"- {problem}" for problem in self.problems)
+        return "\n".join([text_table(self.rows), "", self._conclusion(), *problems])
+
+    def _repr_html_(self) -> str:
+        import html
+
+        problems = "".join(f"<li>{html.escape(problem)}</li>" for problem in self.problems)
+        table = html_table(self.rows)
+        return f"{table}<div>{self._conclusion()}</div>" + (f"<ul>{problems}</ul>" * bool(problems))
+
+
+def verify_setup(
+    *, input_dir: str | os.PathLike[str] = "input", output_dir: str | os.PathLike[str] = "output"
+) -> Setup:
+    """Look at what is installed and what this machine has.
+
+    Nothing is raised: what is missing is said, with what to do. As the last line of a cell the
+    answer is shown; in a script, print it.
+
+    Parameters
+    ----------
+    input_dir : folder with pictures.
+    output_dir : folder for results; it need not exist yet.
+    """
+    problems = [*_package_problems()]
+    gpu, gpu_problem = _gpu()
+    pictures, pictures_problem = _pictures(Path(input_dir))
+    output, output_problem = _output(Path(output_dir))
+    rows = [
+        ("Python", f"{platform.python_version()} ({sys.executable})"),
+        *((name, _version(name) or "missing") for name in SHOWN),
+        ("processor", f"{_processor()}, {plural(_threads(), 'thread')}"),
+        ("GPU", gpu),
+        ("results", output),
+        ("pictures", pictures),
+    ]
+    problems += [p for p in (gpu_problem, output_problem, pictures_problem) if p]
+    return Setup(tuple(rows), tuple(problems))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _requirements() -> list[str]:
+    """What pyproject.toml asks for, of a checkout or else of the installed package."""
+    path = Path(__file__).resolve().parent.parent / "pyproject.toml"
+    if path.exists():
+        import tomllib
+
+        return tomllib.loads(path.read_text(encoding="utf-8"))["project"]["dependencies"]
+    return [line for line in metadata.requires("splatbook") or [] if "extra ==" not in line]
+
+
+def _package_problems() -> list[str]:
+    """Packages that are missing or of the wrong version, with the command that helps."""
+    from packaging.requirements import Requirement
+
+    wrong = []
+    for requirement in map(Requirement, _requirements()):
+        version = _version(requirement.name)
+        if version is None or not requirement.specifier.contains(version, prereleases=True):
+            wrong.append((requirement, version))
+    if not wrong:
+        return []
+    found = ", ".join(
+        f"{r.name} is {f'{v}, needed is {r.specifier}' if v else 'missing'}" for r, v in wrong
+    )
+    command = " ".join(f'"{requirement}"' for requirement, _ in wrong)
+    return [
+        f"{found}. Install it, then restart the kernel: {sys.executable} -m pip install {command}"
+    ]
+
+
+def _gpu() -> tuple[str, str]:
+    """What to say about the GPU, and what is wrong with torch."""
+    slow = "no GPU: everything runs on the CPU, slower for large pictures"
+    try:
+        with warnings.catch_warnings(record=True) as complaints:
+            warnings.simplefilter("always")
+            import torch
+
+            if torch.cuda.is_available():
+                properties = torch.cuda.get_device_properties(0)
+                return f"{properties.name}, {properties.total_memory / 2**30:.0f} GB", ""
+    except Exception as error:  # a broken installation fails in many ways
+        return slow, f"torch cannot be used: {error}. Install it again."
+    for complaint in complaints:  # such as a driver that is too old
+        if "cuda" in str(complaint.message).lower():
+            return f"{slow} ({str(complaint.message).splitlines()[0]})", ""
+    if torch.version.cuda is None and Path("/proc/driver/nvidia").exists():
+        return f"{slow} (there is a GPU, but this torch is a build without CUDA)", ""
+    return slow, ""
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _threads() -> int:
+    """How many threads the kernels will use."""
+    try:
+        import numba
+
+        return numba.config.NUMBA_NUM_THREADS
+    except ImportError:
+        return os.cpu_count() or 1
+
+
+def _output(folder: Path) -> tuple[str, str]:
+    """Try to write where the results will go, or where their folder will be created."""
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            return f"{folder.absolute()} (writable)", ""
+    except OSError as error:
+        problem = f"{folder.absolute()} cannot be written to ({error.strerror or error})"
+        return f"{folder.absolute()} (not writable)", f"{problem}. Set another output_dir."
+
+
+def _pictures(folder: Path) -> tuple[str, str]:
+    try:
+        found = [path.name for path in list_pictures(folder)]
+    except PictureError as error:
+        return "none", str(error)
+    more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
+    if not found:
+        return "none", f"{folder.absolute()} holds no picture. Put one there."
+    return f"{', '.join(found[:LISTED])}{more} in {folder}", ""

@@ -1,0 +1,282 @@
+"""Session and run folders: naming new ones, finding and reading old ones."""
+
+from __future__ import annotations
+
+import difflib
+import html
+import json
+import os
+import re
+from base64 import b64encode
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quick_start._format import Cell, duration, html_table, number
+from settings import Settings, SettingsError
+
+SESSION = re.compile(r"session_(\d+)")
+LONGEST_STEM = 120  # bytes of a picture's name, so that the folder's name stays below 255
+
+
+class RunError(ValueError):
+    """A run cannot be found or read; the message names it and says what is there."""
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """A run's folder, and what ``run.json`` in it says.
+
+    Attributes
+    ----------
+    folder : of the run.
+
+    Raises
+    ------
+    RunError
+        From the properties below, where ``run.json`` is missing or damaged.
+    """
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder))
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """All facts of the run, read anew each time, for it may still be going on."""
+        path = self.folder / "run.json"
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunError(f"{self.folder} is no run: there is no run.json in it.") from None
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} cannot be read: {error}. Train again.") from error
+        if not isinstance(record, dict):
+            raise RunError(f"{path} is damaged: it holds no facts. Train again.")
+        return record
+
+    def _fact(self, name: str) -> Any:
+        try:
+            return self.record[name]
+        except KeyError:
+            raise RunError(f"{self.folder / 'run.json'} does not tell {name}.") from None
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that the run was made with."""
+        try:
+            return Settings.build(**self._fact("settings"))
+        except SettingsError as error:
+            raise RunError(f"{self.folder / 'run.json'}: {error}") from error
+
+    @property
+    def status(self) -> str:
+        """``running``, ``finished``, ``stopped early``, ``interrupted`` or ``failed``."""
+        return self._fact("status")
+
+    @property
+    def picture(self) -> dict[str, Any]:
+        """``name``, ``names`` (of a stack), ``width``, ``height`` and ``channels``."""
+        return self._fact("picture")
+
+    @property
+    def scores(self) -> dict[str, float | None]:
+        """``psnr`` (dB), ``ssim``, ``ms_ssim``, ``flip``, ``lpips``; None was not measured."""
+        return {
+            name: None if score is None else float(score)
+            for name, score in (self._fact("scores") or {}).items()
+        }
+
+    @property
+    def model_path(self) -> Path:
+        """The Gaussians."""
+        return self.folder / "model.pt"
+
+    @property
+    def rendered_path(self) -> Path:
+        """The rendering."""
+        return self.folder / "rendered.jpg"
+
+    @property
+    def metrics_path(self) -> Path:
+        """The measurements; the file is missing where none was made."""
+        return self.folder / "metrics.csv"
+
+    @property
+    def log_path(self) -> Path:
+        """What happened, line by line."""
+        return self.folder / "other" / "log.txt"
+
+    def __str__(self) -> str:
+        folder = self.folder if self.folder.parent.name else self.folder.resolve()
+        return f"{folder.parent.name}/{folder.name}"
+
+    def __repr__(self) -> str:
+        return f"Run({str(self)!r})"
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    def _repr_html_(self) -> str:
+        """The rendering and the main numbers."""
+        record, scores = self.record, self.scores
+        seconds = record.get("seconds", {})
+        rows = [
+            ("status", Cell(record["status"])),
+            ("PSNR", Cell(f"{number(scores.get('psnr'))} dB")),
+            ("SSIM", Cell(number(scores.get("ssim"), 4))),
+            ("Gaussians", Cell(f"{record['num_gaussians']:,}")),
+            ("steps", Cell(f"{record['steps_done']:,}")),
+            ("training", Cell(duration(seconds.get("training")))),
+            ("folder", Cell(str(self.folder))),
+        ]
+        if record.get("error"):
+            rows.append(("error", Cell(record["error"])))
+        return (
+            '<div style="display: flex; gap: 1em; align-items: center">'
+            f"{self._thumbnail()}{html_table(rows, caption=str(self))}</div>"
+        )
+
+    def _thumbnail(self, height: int = 180) -> str:
+        """The rendering inside the HTML, so that the card outlives the folder."""
+        from io import BytesIO
+
+        from PIL import Image
+
+        try:
+            with Image.open(self.rendered_path) as picture:
+                picture.thumbnail((2 * height, height))
+                buffer = BytesIO()
+                picture.save(buffer, "JPEG", quality=90)
+        except OSError:  # a run that failed has no picture, and its card says that it failed
+            return ""
+        source = b64encode(buffer.getvalue()).decode()
+        title = html.escape(str(self))
+        return f'<img src="data:image/jpeg;base64,{source}" alt="{title}">'
+
+
+def new_session(output_dir: str | os.PathLike[str]) -> Path:
+    """Create ``session_N`` with N one above the highest there is.
+
+    Two processes that ask at once get different folders.
+
+    Raises
+    ------
+    SettingsError
+        Where the folder cannot be created.
+    """
+    output = Path(output_dir)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        while True:
+            numbers = [int(m[1]) for e in output.iterdir() if (m := SESSION.fullmatch(e.name))]
+            session = output / f"session_{max(numbers, default=0) + 1}"
+            try:
+                session.mkdir()
+            except FileExistsError:
+                continue  # another process was faster
+            return session
+    except OSError as error:
+        raise SettingsError(
+            f"output_dir={str(output_dir)!r}: no session can be created there "
+            f"({error.strerror or error}). Choose a folder that you may write to."
+        ) from error
+
+
+def run_folder(session: Path, settings: Settings, taken: Iterable[Path] = ()) -> Path:
+    """The folder of a run, ``<picture>-<gaussians>-<steps>``; it is not created.
+
+    Parameters
+    ----------
+    session : the session's folder.
+    settings : of the run.
+    taken : folders of other runs of the session. Where one has this name already, because two
+        pictures have one stem, ``-2``, ``-3`` and so on is added.
+    """
+    name = f"{_stem(settings)}-{settings.gaussians}-{settings.steps}"
+    used = {path.name.casefold() for path in taken}  # as on file systems that ignore case
+    unique, count = name, 1
+    while unique.casefold() in used or (session / unique).exists():
+        count += 1
+        unique = f"{name}-{count}"
+    return session / unique
+
+
+def _stem(settings: Settings) -> str:
+    path = Path(settings.input_filename)
+    is_folder = (Path(settings.input_dir) / path).is_dir() or path.is_dir()
+    stem = path.resolve().name if is_folder else path.stem
+    return os.fsdecode(os.fsencode(stem)[:LONGEST_STEM]).encode("utf-8", "ignore").decode()
+
+
+def find_run(
+    run: Run | str | os.PathLike[str], output_dir: str | os.PathLike[str] = "output"
+) -> Run:
+    """A run by itself, by its name such as ``session_1/cat-1000-2000``, or by its folder.
+
+    Raises
+    ------
+    RunError
+        Where there is no such run; the message lists the nearest ones.
+    """
+    if isinstance(run, Run):
+        return run
+    for folder in (Path(output_dir, run), Path(run)):
+        if (folder / "run.json").is_file():
+            return Run(folder)
+    known = [str(other) for other in all_runs(output_dir)]
+    near = difflib.get_close_matches(os.fspath(run), known, n=3, cutoff=0.7) or known[-3:]
+    hint = f"Nearest: {', '.join(near)}." if near else "There are no runs yet: train() makes some."
+    raise RunError(f"There is no run {os.fspath(run)!r} in {Path(output_dir)}. {hint}")
+
+
+def find_runs(
+    runs: Run | str | os.PathLike[str] | Iterable[Run | str | os.PathLike[str]],
+    output_dir: str | os.PathLike[str] = "output",
+) -> list[Run]:
+    """One run, several, or all runs of a session such as ``session_1``; see :func:`find_run`.
+
+    Raises
+    ------
+    RunError
+        Where one of them does not exist, or none is named.
+    """
+    if isinstance(runs, Run):
+        return [runs]
+    if isinstance(runs, str | os.PathLike):
+        for folder in (Path(output_dir, runs), Path(runs)):
+            if not (folder / "run.json").is_file() and (found := _runs_in(folder)):
+                return found
+        return [find_run(runs, output_dir)]
+    found = [find_run(run, output_dir) for run in runs]
+    if not found:
+        raise RunError("No run was named. Give what train() returned, or a name 'session_1'.")
+    return found
+
+
+def all_runs(output_dir: str | os.PathLike[str] = "output") -> list[Run]:
+    """Every run of every session, in the order of the sessions' numbers."""
+    output = Path(output_dir)
+    sessions = [e for e in _entries(output) if SESSION.fullmatch(e.name)]
+    sessions.sort(key=lambda session: int(session.name.removeprefix("session_")))
+    return [run for session in sessions for run in _runs_in(session)]
+
+
+def _runs_in(session: Path) -> list[Run]:
+    """Runs of a session in natural order: 500 Gaussians before 1000."""
+    folders = [e for e in _entries(session) if (e / "run.json").is_file()]
+    return [Run(folder) for folder in sorted(folders, key=_natural)]
+
+
+def _natural(folder: Path) -> list[tuple[int, str]]:
+    parts = re.split(r"(\d+)", folder.name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:  # no such folder: nothing is in it
+        return []

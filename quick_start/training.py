@@ -1,0 +1,178 @@
+"""Trains a sweep: every run in its turn, each recorded in its own folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Self
+
+from events import RunEnded, Status
+from quick_start.config import TrainingConfig, picture_path
+from quick_start.dashboard import View, open_view
+from quick_start.runs import Run, new_session, run_folder
+from settings import Settings, SettingsError
+
+
+class TrainingError(RuntimeError):
+    """A run failed; the message names it and its log.
+
+    Attributes
+    ----------
+    runs : the runs so far, the failed one included.
+    """
+
+    def __init__(self, message: str, runs: Sequence[Run] = ()):
+        super().__init__(message)
+        self.runs = list(runs)
+
+
+def train(config: TrainingConfig, *, show: bool = True) -> list[Run]:
+    """Train every run of a configuration, in order, in one new session.
+
+    Parameters
+    ----------
+    config : from :func:`set_config`.
+    show : whether to show the progress.
+
+    Returns
+    -------
+    The runs, in order. After an interruption: those so far, the interrupted one included.
+
+    Raises
+    ------
+    SettingsError, PictureError, CheckpointError
+        Before anything is written, where a run cannot start; all are ValueErrors.
+    TrainingError
+        Where a run failed. Its folder, and those of the runs before it, keep what was reached.
+    """
+    if not isinstance(config, TrainingConfig):
+        kind = type(config).__name__
+        raise SettingsError(f"train() got a {kind}; give it what set_config() returned")
+    planned = config.runs()
+    for settings in planned:  # all, so that the last of a long sweep is not the one that fails
+        _check(settings, Path(settings.output_dir))
+    session = new_session(config.output_dir)
+    folders: list[Path] = []
+    for settings in planned:
+        folders.append(run_folder(session, settings, folders))
+    return _train_all(planned, folders, show)
+
+
+def train_one(
+    settings: Settings, *, resume: str | os.PathLike[str] | None = None, show: bool = True
+) -> Run:
+    """Train one run in a new session, or go on with an interrupted one.
+
+    Parameters
+    ----------
+    settings : of the run.
+    resume : the folder of a run to go on with from its newest checkpoint.
+    show : whether to show the progress.
+
+    Raises
+    ------
+    SettingsError, PictureError, CheckpointError, TrainingError
+        As :func:`train` does.
+    """
+    if resume is not None:
+        _check(settings, Path(resume), resume=True)
+        return _train_all([settings], [Path(resume)], show, resume=True)[0]
+    _check(settings, Path(settings.output_dir))
+    folder = run_folder(new_session(settings.output_dir), settings)
+    return _train_all([settings], [folder], show)[0]
+
+
+def _check(settings: Settings, folder: Path, *, resume: bool = False) -> None:
+    """Prepare a run and throw it away, which raises where it cannot start; nothing is written."""
+    from model import GaussianSplatting2D
+
+    picture_path(settings.input_filename, settings.input_dir)
+    GaussianSplatting2D(settings, folder, resume=resume)
+
+
+def _train_all(
+    planned: Sequence[Settings], folders: Sequence[Path], show: bool, *, resume: bool = False
+) -> list[Run]:
+    from model import GaussianSplatting2D
+
+    runs = [Run(folder) for folder in folders]
+    view = open_view([str(run) for run in runs], [str(f) for f in folders], show=show)
+    with view, CtrlC() as ctrl_c:
+        for index, (run, settings) in enumerate(zip(runs, planned, strict=True)):
+            try:
+                model = GaussianSplatting2D(settings, run.folder, resume=resume)
+                with closing(model.optimize()) as events:  # closing it keeps what was reached
+                    for event in events:
+                        view.take(index, event)
+                        ctrl_c.check()
+            except KeyboardInterrupt:
+                return _interrupted(view, index, runs)
+            except Exception as error:
+                raise _failed(view, index, runs, error) from error
+    return runs
+
+
+class CtrlC:
+    """Lets Ctrl-C wait for :meth:`check`, which raises KeyboardInterrupt; a second one does not.
+
+    In the middle of a compiled kernel it would turn into a SystemError, and the run would count as
+    failed. The trainer gives a sign of life several times a second, so the wait is short.
+    """
+
+    def __init__(self) -> None:
+        self._pressed = False
+
+    def __enter__(self) -> Self:
+        self._in_charge = threading.current_thread() is threading.main_thread()
+        if self._in_charge:  # others may not, and are not interrupted either
+            self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._in_charge:
+            signal.signal(signal.SIGINT, self._before or signal.SIG_DFL)
+
+    def _note(self, number: int, frame: object) -> None:
+        if self._pressed:
+            raise KeyboardInterrupt
+        self._pressed = True
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if Ctrl-C was pressed."""
+        if self._pressed:
+            raise KeyboardInterrupt
+
+
+def _interrupted(view: View, index: int, runs: Sequence[Run]) -> list[Run]:
+    kept = [run for run in runs[: index + 1] if (run.folder / "run.json").exists()]
+    _show_end(view, index, runs[index])
+    left = len(runs) - index - 1
+    more = f"; {left} of {len(runs)} runs were not started" if left else ""
+    view.note(f"Interrupted in {runs[index]}. What was reached is kept{more}.")
+    return kept
+
+
+def _failed(view: View, index: int, runs: Sequence[Run], error: Exception) -> TrainingError:
+    run = runs[index]
+    kept = [other for other in runs[: index + 1] if (other.folder / "run.json").exists()]
+    _show_end(view, index, run, f"{type(error).__name__}: {error}")
+    log = f" Its log: {run.log_path}." if run.log_path.exists() else ""
+    finished = f" {index} of {len(runs)} runs before it are kept." if index else ""
+    message = f"{run} failed: {type(error).__name__}: {error}{log}{finished}"
+    return TrainingError(message, kept)
+
+
+def _show_end(view: View, index: int, run: Run, error: str = "") -> None:
+    """Tell the view of an end that the trainer could no longer announce."""
+    state = view.runs[index]
+    step, seconds, scores = state.step, state.seconds, {}
+    status: Status = "failed" if error else "interrupted"
+    if (run.folder / "run.json").exists():
+        record, scores = run.record, run.scores
+        step, status = record["steps_done"], record["status"]
+        seconds = (record.get("seconds") or {}).get("training", seconds)
+    view.take(index, RunEnded(step, seconds, status, run.folder, scores, error))

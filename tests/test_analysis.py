@@ -1,0 +1,298 @@
+"""Pictures, curves and the table of runs, on real tiny runs and on odd ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from io import BytesIO
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from fitting.gaussians import Gaussians
+from quick_start import (
+    Run,
+    compare_batch_results,
+    load_metrics,
+    plot_metrics,
+    set_config,
+    train,
+    view_results,
+)
+from quick_start.analysis import LINES, Comparison
+from quick_start.runs import RunError
+
+COLUMNS = [
+    "run", "image", "gaussians", "steps", "psnr", "ssim", "ms_ssim", "flip", "lpips", "seconds",
+    "theoretical_bytes", "theoretical_bpp", "status",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    """Two runs on a picture of 32×24, one on a stack of a colour and a grey one, 31×17."""
+    folder = tmp_path_factory.mktemp("trained")
+    rng = np.random.default_rng()
+    (folder / "input" / "brick").mkdir(parents=True)
+    y, x = np.mgrid[:24, :32]
+    picture = np.stack([x * 8, y * 10, 255 * ((x // 8 + y // 8) % 2)], -1).astype(np.uint8)
+    Image.fromarray(picture).save(folder / "input" / "cat.png")
+    for name, shape in (("albedo", (17, 31, 3)), ("rough", (17, 31))):
+        noise = Image.fromarray(rng.integers(0, 256, shape, np.uint8))
+        noise.save(folder / "input" / "brick" / f"{name}.png")
+    common = {"steps": 20, "eval_steps": 10, "output_dir": str(folder / "output")}
+    common |= {"input_dir": str(folder / "input"), "downsample_ratio": 1.5, "gamma": 1.2}
+    plain = set_config(input_filenames="cat.png", gaussians=[20, 80], render_height=48, **common)
+    stack = plain.replace(input_filenames="brick", gaussians=20)
+    return [*train(plain, show=False), *train(stack, show=False)]
+
+
+@pytest.fixture
+def odd(trained: list[Run], tmp_path: Path) -> Path:
+    """A session: a perfect run, a usual one, one without scores, one that failed at once."""
+    session = tmp_path / "output" / "session_4"
+    perfect = {"psnr": float("inf"), "ssim": 1.0, "ms_ssim": 1.0, "flip": 0.0, "lpips": None}
+    failed = {"status": "failed", "error": "DivergedError: <loss>", "size": {}, "seconds": {}}
+    changes = {
+        "a-usual": {},
+        "b-perfect": {"scores": perfect, "reasons": {"lpips": "no <weights>"}},
+        "c-unknown": {"scores": dict.fromkeys(perfect), "status": "interrupted"},
+        "d-failed": {"scores": dict.fromkeys(perfect), **failed},
+    }
+    for name, facts in changes.items():
+        shutil.copytree(trained[0].folder, session / name)
+        path = session / name / "run.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | facts))
+    for name in ("model.pt", "metrics.csv", "rendered.jpg"):
+        (session / "d-failed" / name).unlink()
+    table = pd.read_csv(session / "b-perfect" / "metrics.csv")
+    table[["psnr", "total_loss"]] = [[20.0, 0.5], [np.inf, 0.0], [np.inf, 0.0]]
+    table.to_csv(session / "b-perfect" / "metrics.csv", index=False)
+    return session
+
+
+def size_of(figure: object) -> tuple[int, int]:
+    with Image.open(BytesIO(figure._repr_png_()[0])) as picture:
+        return picture.size
+
+
+def pictures(part: object) -> list[np.ndarray]:
+    return [np.asarray(ax.images[0].get_array()) for ax in part.axes if ax.images]
+
+
+# Pictures
+
+
+def test_truth_rendering_and_error_lie_side_by_side(trained: list[Run]) -> None:
+    figure = view_results(trained[1])
+    (row,) = figure.subfigs
+    truth, rendering, error = pictures(row)
+    with Image.open(Path(trained[1].settings.input_dir) / "cat.png") as picture:
+        assert np.allclose(truth, np.asarray(picture) / 255)
+    assert rendering.shape == truth.shape == (24, 32, 3)  # although rendered.jpg is 48 high
+    drawn = Gaussians.load(trained[1].model_path).picture(24).permute(1, 2, 0).numpy()
+    assert np.allclose(rendering, drawn, atol=1e-5)
+    assert np.allclose(error, abs(truth - rendering).mean(axis=2), atol=1e-6)
+    psnr = -10 * np.log10(((truth - rendering) ** 2).mean())
+    assert psnr == pytest.approx(trained[1].scores["psnr"], abs=0.05)
+    title = row.get_suptitle()
+    assert title.startswith("session_1/cat-80-20: PSNR ")
+    assert f"{trained[1].scores['psnr']:.2f} dB" in title
+    assert f"SSIM {trained[1].scores['ssim']:.4f}" in title
+    assert [ax.get_title() for ax in row.axes[:3]] == [
+        "ground truth",
+        "rendering",
+        "absolute error",
+    ]
+    assert row.axes[3].get_ylim()[0] == 0  # the scale of the error
+
+
+def test_several_runs_share_one_scale_of_the_error(trained: list[Run]) -> None:
+    figure = view_results(trained[:2])
+    assert len(figure.subfigs) == 2
+    limits = {row.axes[2].images[0].get_clim() for row in figure.subfigs}
+    assert len(limits) == 1
+
+
+def test_a_stack_has_a_row_per_picture(trained: list[Run]) -> None:
+    colour, grey = view_results(trained[2]).subfigs
+    assert [p.shape for p in pictures(colour)] == [(17, 31, 3), (17, 31, 3), (17, 31)]
+    assert [p.shape for p in pictures(grey)] == [(17, 31)] * 3
+    assert "albedo: the stack has PSNR" in colour.get_suptitle()
+    assert "rough" in grey.get_suptitle()
+
+
+def test_odd_runs_are_shown_too(odd: Path) -> None:
+    figure = view_results("session_4", output_dir=odd.parent)
+    titles = [row.get_suptitle() for row in figure.subfigs]
+    assert "PSNR ∞ dB, SSIM 1.0000" in titles[1]
+    assert "PSNR – dB, SSIM –" in titles[2]
+    assert "failed, so there is no picture. DivergedError: <loss>" in titles[3]
+    assert not figure.subfigs[3].axes
+    assert size_of(figure)[0] < 1300
+
+
+def test_a_large_picture_is_reduced_before_it_goes_into_a_figure(
+    trained: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quick_start.analysis.PANEL_PIXELS", 16)
+    assert {p.shape[:2] for p in pictures(view_results(trained[0]).subfigs[0])} == {(12, 16)}
+
+
+# Curves
+
+
+def test_metrics_are_a_table_with_the_documented_columns(trained: list[Run]) -> None:
+    table = load_metrics(trained[0])
+    assert list(table.columns) == [
+        "step", "total_loss", "l1_loss", "l2_loss", "ssim_loss", "psnr", "ssim", "num_gaussians",
+        "num_bytes", "render_time_accum", "total_time_accum",
+    ]  # fmt: skip
+    assert list(table["step"]) == [0, 10, 20]
+    assert table["psnr"].iloc[-1] == pytest.approx(trained[0].scores["psnr"], abs=1e-6)
+
+
+def test_missing_metrics_are_an_empty_table_and_damaged_ones_an_error(odd: Path) -> None:
+    empty = load_metrics(Run(odd / "d-failed"))
+    assert len(empty) == 0
+    assert list(empty.columns) == list(load_metrics(Run(odd / "a-usual")).columns)
+    (odd / "a-usual" / "metrics.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RunError, match=r"metrics\.csv cannot be read"):
+        load_metrics(Run(odd / "a-usual"))
+
+
+def test_curves_show_every_measurement_of_every_run(trained: list[Run]) -> None:
+    figure = plot_metrics(trained)
+    assert [ax.get_ylabel() for ax in figure.axes] == ["PSNR (dB)", "SSIM", "loss", "Gaussians"]
+    columns = ("psnr", "ssim", "total_loss", "num_gaussians")
+    for ax, column in zip(figure.axes, columns, strict=True):
+        for line, run in zip(ax.lines, trained, strict=True):
+            assert list(line.get_xdata()) == [0, 10, 20]
+            assert list(line.get_ydata()) == list(load_metrics(run)[column])
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [str(run) for run in trained]
+
+
+def test_curves_are_told_apart_without_colour(trained: list[Run]) -> None:
+    lines = plot_metrics(trained * 12).axes[0].lines
+    looks = {(line.get_linestyle(), line.get_marker()) for line in lines}
+    assert len(looks) == len(lines) == 36
+    assert len(LINES) == 4
+
+
+def test_infinite_and_missing_values_leave_a_readable_figure(odd: Path) -> None:
+    figure = plot_metrics("session_4", output_dir=odd.parent)
+    psnr, _, loss, _ = figure.axes
+    assert list(psnr.lines[1].get_ydata()) == [20.0]
+    assert [text.get_text() for text in psnr.texts] == ["∞"]
+    assert np.isfinite([*psnr.get_ylim(), *loss.get_ylim()]).all()
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[3] == "session_4/d-failed (nothing was measured)"
+    size_of(figure)
+
+
+def test_only_runs_without_measurements_still_give_a_figure(odd: Path) -> None:
+    size_of(plot_metrics(Run(odd / "d-failed")))
+
+
+def test_forty_figures_neither_warn_nor_pile_up(trained: list[Run]) -> None:
+    import matplotlib.pyplot as plt
+
+    for _ in range(40):  # warnings are errors in these tests
+        plot_metrics(trained[0])
+    assert plt.get_fignums() == []
+
+
+def test_figures_have_a_description_for_those_who_cannot_see_them(trained: list[Run]) -> None:
+    _, curves = plot_metrics(trained[:2])._repr_png_()
+    assert curves["alt"] == (
+        "PSNR (dB), SSIM, loss, Gaussians over the steps of session_1/cat-20-20, "
+        "session_1/cat-80-20"
+    )
+    _, pictures = view_results(trained[0])._repr_png_()
+    assert f"session_1/cat-20-20: PSNR {trained[0].scores['psnr']:.2f} dB" in pictures["alt"]
+
+
+def test_figures_are_light_enough_for_a_notebook(trained: list[Run]) -> None:
+    width, height = size_of(plot_metrics(trained))
+    assert width <= 1000
+    assert height <= 1000
+    assert len(plot_metrics(trained)._repr_png_()[0]) < 200_000
+
+
+@pytest.mark.parametrize("backend", ["agg", "svg", "pdf"])
+def test_figures_do_not_depend_on_the_backend(trained: list[Run], backend: str) -> None:
+    with matplotlib.rc_context({"backend": backend}):
+        assert size_of(view_results(trained[0]))[0] > 500
+
+
+# The table
+
+
+def test_the_best_psnr_comes_first_and_unknown_ones_last(odd: Path) -> None:
+    table = compare_batch_results("session_4", output_dir=odd.parent)
+    assert isinstance(table, pd.DataFrame)
+    assert list(table.columns) == COLUMNS
+    names = [run.partition("/")[2] for run in table["run"]]
+    assert names == ["b-perfect", "a-usual", "c-unknown", "d-failed"]
+    assert list(table.index) == [0, 1, 2, 3]
+    assert table["psnr"][0] == np.inf
+    assert table["psnr"][2:].isna().all()
+    assert list(table["status"]) == ["finished", "finished", "interrupted", "failed"]
+
+
+def test_the_table_repeats_the_facts_of_the_runs(trained: list[Run]) -> None:
+    table = compare_batch_results(trained).set_index("run")
+    for run in trained:
+        row, record = table.loc[str(run)], run.record
+        assert row["image"] == record["picture"]["name"]
+        assert (row["gaussians"], row["steps"]) == (run.settings.gaussians, 20)
+        for name in ("psnr", "ssim", "ms_ssim", "flip", "lpips"):
+            if record["scores"][name] is None:
+                assert np.isnan(row[name])
+            else:
+                assert row[name] == record["scores"][name]
+        assert row["seconds"] == record["seconds"]["training"]
+        assert row["theoretical_bytes"] == record["size"]["theoretical_bytes"]
+        assert row["theoretical_bpp"] == record["size"]["theoretical_bpp"]
+
+
+def test_the_notebook_marks_the_best_values_and_says_why_some_are_missing(odd: Path) -> None:
+    html = compare_batch_results("session_4", output_dir=odd.parent)._repr_html_()
+    assert html.count("<b>∞</b>") == 1
+    assert "<b>1.0000</b>" in html
+    assert "<b>0.0000</b>" in html  # FLIP: the lowest is the best
+    assert "lpips is empty: no &lt;weights&gt;." in html
+    assert "session_4/d-failed failed: DivergedError: &lt;loss&gt;" in html
+    assert "nan" not in html
+    assert html.count("<table") == 1
+
+
+def test_where_all_are_equal_none_is_the_best(trained: list[Run]) -> None:
+    html = compare_batch_results([trained[0], trained[0]])._repr_html_()
+    assert "<b>" not in html
+
+
+def test_one_run_is_a_table_too(trained: list[Run]) -> None:
+    assert "<b>" not in compare_batch_results(trained[0])._repr_html_()
+
+
+def test_what_is_derived_from_the_table_is_a_plain_dataframe(trained: list[Run]) -> None:
+    table = compare_batch_results(trained)
+    assert type(table[["run", "psnr"]]) is pd.DataFrame
+    assert type(table.sort_values("ssim")) is pd.DataFrame
+    del table["psnr"]
+    assert isinstance(table, Comparison)
+    assert "<table" in table._repr_html_()
+
+
+@pytest.mark.parametrize("look", [view_results, load_metrics, plot_metrics, compare_batch_results])
+def test_a_run_that_does_not_exist_is_refused(look: object, trained: list[Run]) -> None:
+    output = trained[0].folder.parent.parent
+    with pytest.raises(RunError, match=r"no run 'session_1/cat-80-2'.*session_1/cat-80-20"):
+        look("session_1/cat-80-2", output_dir=output)
+    assert look("session_1/cat-80-20", output_dir=output) is not None

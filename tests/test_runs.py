@@ -1,0 +1,253 @@
+"""Session and run folders: their names, and reading them back."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from quick_start import Run
+from quick_start.runs import RunError, all_runs, find_run, find_runs, new_session, run_folder
+from settings import Settings, SettingsError
+
+
+def make_run(folder: Path, **facts: object) -> Run:
+    """A run folder with the facts that a finished run leaves, and those given."""
+    folder.mkdir(parents=True)
+    record = {
+        "settings": Settings.build(input_filename="cat.png", gaussians=50, steps=30).model_dump(),
+        "status": "finished",
+        "error": "",
+        "seconds": {"training": 65.4, "total": 70.0},
+        "steps_done": 30,
+        "num_gaussians": 50,
+        "picture": {"name": "cat", "names": ["cat"], "width": 32, "height": 24, "channels": 3},
+        "scores": {"psnr": 31.746, "ssim": 0.85, "ms_ssim": 0.97, "flip": 0.08, "lpips": None},
+        "reasons": {"lpips": "no weights"},
+        "size": {"theoretical_bytes": 1600, "theoretical_bpp": 16.7, "file_bytes": 5000},
+    }
+    (folder / "run.json").write_text(json.dumps(record | facts))
+    Image.new("RGB", (32, 24), "red").save(folder / "rendered.jpg")
+    return Run(folder)
+
+
+def settings(name: str = "cat.png", **values: object) -> Settings:
+    return Settings.build(input_filename=name, **values)
+
+
+# New folders
+
+
+def test_the_first_session_is_1_and_the_folder_is_created(tmp_path: Path) -> None:
+    session = new_session(tmp_path / "a" / "output")
+    assert session == tmp_path / "a" / "output" / "session_1"
+    assert session.is_dir()
+
+
+def test_a_session_follows_the_highest_not_the_number_of_sessions(tmp_path: Path) -> None:
+    for name in ("session_2", "session_10", "session_x", "session_99b", "my_session_50"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "session_11").touch()  # a file in the way counts too
+    assert new_session(tmp_path).name == "session_12"
+
+
+def test_threads_that_start_sessions_at_once_get_different_ones(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        sessions = list(pool.map(new_session, [tmp_path] * 64))
+    assert sorted(int(s.name.split("_")[1]) for s in sessions) == list(range(1, 65))
+
+
+def test_processes_that_start_sessions_at_once_get_different_ones(tmp_path: Path) -> None:
+    code = (
+        "import sys; from quick_start.runs import new_session\n"
+        "sys.stdin.readline()\n"
+        "print(*[new_session(sys.argv[1]).name for _ in range(50)])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    processes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    for process in processes:  # all wait for this line, so that they go together
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    names = [name for process in processes for name in process.communicate()[0].split()]
+    assert len(names) == len(set(names)) == 150
+
+
+def test_an_output_folder_that_cannot_be_used_names_output_dir(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    for output in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(SettingsError, match=r"output_dir='.*Choose a folder"):
+            new_session(output)
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(SettingsError, match=r"output_dir=.*Permission denied"):
+        new_session(tmp_path)
+
+
+def test_a_run_folder_is_named_after_picture_gaussians_and_steps(tmp_path: Path) -> None:
+    made = run_folder(tmp_path, settings("some/where/my.cat.png", gaussians=7, steps=9))
+    assert made == tmp_path / "my.cat-7-9"
+    assert not made.exists()
+
+
+def test_a_stack_is_named_after_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "input" / "brick.v2").mkdir(parents=True)
+    for name in ("brick.v2", "brick.v2/"):
+        made = run_folder(tmp_path, settings(name, input_dir=str(tmp_path / "input")))
+        assert made.name == "brick.v2-1000-2000"
+
+
+def test_pictures_with_one_stem_get_different_folders(tmp_path: Path) -> None:
+    taken: list[Path] = []
+    for name in ("Cat.png", "cat.jpg", "a/cat.png", "cat.png"):
+        taken.append(run_folder(tmp_path, settings(name), taken))
+    # The second has a number too, because some file systems ignore case.
+    assert [path.name for path in taken] == [
+        "Cat-1000-2000", "cat-1000-2000-2", "cat-1000-2000-3", "cat-1000-2000-4",
+    ]  # fmt: skip
+    (tmp_path / "cat-1000-2000").mkdir()
+    assert run_folder(tmp_path, settings("cat.png")).name == "cat-1000-2000-2"
+
+
+@pytest.mark.parametrize("stem", ["x" * 251, "ü" * 120, "画" * 80])
+def test_a_long_name_is_cut_so_that_the_folder_can_be_made(tmp_path: Path, stem: str) -> None:
+    made = run_folder(tmp_path, settings(stem + ".png", gaussians=10_000_000, steps=10_000_000))
+    made.mkdir()
+    assert made.name.endswith("-10000000-10000000")
+    assert made.name.startswith(stem[0] * 30)
+
+
+# Reading back
+
+
+def test_str_of_a_run_finds_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "output" / "session_3" / "cat-50-30")
+    assert str(run) == "session_3/cat-50-30"
+    assert repr(run) == "Run('session_3/cat-50-30')"
+    assert find_run(str(run), tmp_path / "output") == run
+    assert find_run(run) is run
+    assert find_run(run.folder) == run
+    assert find_run(str(run.folder)) == run
+    monkeypatch.chdir(tmp_path)
+    assert find_run("session_3/cat-50-30").folder.resolve() == run.folder
+    assert find_run("output/session_3/cat-50-30").folder.resolve() == run.folder
+    monkeypatch.chdir(run.folder)
+    assert str(find_run(".")) == "session_3/cat-50-30"
+
+
+def test_a_run_is_a_path_and_can_be_compared_and_stored_in_sets(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "session_1" / "cat-50-30")
+    assert Path(run) == run.folder
+    assert {run, Run(str(run.folder))} == {run}
+    with pytest.raises(AttributeError):
+        run.folder = tmp_path
+
+
+def test_facts_come_from_run_json_not_from_the_name(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "renamed" / "dog-1-2")
+    assert run.settings == settings("cat.png", gaussians=50, steps=30)
+    assert run.status == "finished"
+    assert run.picture["width"] == 32
+    assert run.scores["psnr"] == 31.746
+    assert run.scores["lpips"] is None
+    assert run.model_path == run.folder / "model.pt"
+    assert run.rendered_path == run.folder / "rendered.jpg"
+    assert run.metrics_path == run.folder / "metrics.csv"
+
+
+@pytest.mark.parametrize("infinite", [float("inf"), "inf", "Infinity"])
+def test_the_psnr_of_a_perfect_copy_is_infinite(tmp_path: Path, infinite: object) -> None:
+    run = make_run(tmp_path / "s" / "r", scores={"psnr": infinite})
+    assert run.scores["psnr"] == float("inf")
+    assert "∞ dB" in run._repr_html_()
+
+
+def test_a_run_that_goes_on_shows_its_new_status(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "s" / "r", status="running")
+    assert run.status == "running"
+    record = run.record
+    (run.folder / "run.json").write_text(json.dumps(record | {"status": "finished"}))
+    assert run.status == "finished"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"status": 1', "\xff\xfe"])
+def test_a_damaged_run_json_is_named(tmp_path: Path, content: str) -> None:
+    run = make_run(tmp_path / "s" / "r")
+    (run.folder / "run.json").write_text(content, encoding="latin-1")
+    with pytest.raises(RunError, match=r"run\.json"):
+        _ = run.status
+
+
+def test_a_fact_that_is_missing_or_wrong_is_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "s" / "r", settings={"gaussians": "many"})
+    with pytest.raises(RunError, match=r"(?s)run\.json: .*gaussians='many'"):
+        _ = run.settings
+    (run.folder / "run.json").write_text("{}")
+    with pytest.raises(RunError, match=r"run\.json does not tell status"):
+        _ = run.status
+    with pytest.raises(RunError, match="no run"):
+        _ = Run(tmp_path / "nothing").status
+
+
+def test_a_run_that_does_not_exist_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    for name in ("cat-50-30", "cat-500-30", "dog-7-7"):
+        make_run(tmp_path / "session_1" / name)
+    with pytest.raises(RunError, match=r"no run 'session_1/cat-50-300'.*session_1/cat-50-30") as e:
+        find_run("session_1/cat-50-300", tmp_path)
+    assert "dog" not in str(e.value)
+    with pytest.raises(RunError, match="session_1/dog-7-7"):
+        find_run("zzz", tmp_path)
+    with pytest.raises(RunError, match="no runs yet"):
+        find_run("session_1/cat", tmp_path / "none")
+
+
+def test_a_session_stands_for_its_runs_in_natural_order(tmp_path: Path) -> None:
+    for name in ("cat-1000-30", "cat-50-30", "cat-500-30", "2-1-1"):
+        make_run(tmp_path / "session_2" / name)
+    make_run(tmp_path / "session_10" / "cat-1-1")
+    (tmp_path / "session_2" / "notes").mkdir()
+    names = ["2-1-1", "cat-50-30", "cat-500-30", "cat-1000-30"]
+    assert [run.folder.name for run in find_runs("session_2", tmp_path)] == names
+    assert [run.folder.name for run in find_runs(tmp_path / "session_2")] == names
+    assert [str(run) for run in all_runs(tmp_path)][-1] == "session_10/cat-1-1"
+
+
+def test_one_run_or_a_list_stands_for_itself(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "session_1" / "cat-50-30")
+    assert find_runs(run) == [run]
+    assert find_runs([run, "session_1/cat-50-30"], tmp_path) == [run, run]
+    assert find_runs("session_1/cat-50-30", tmp_path) == [run]
+    with pytest.raises(RunError, match="No run was named"):
+        find_runs([])
+    with pytest.raises(RunError, match=r"no run 'session_7'.*session_1/cat-50-30"):
+        find_runs("session_7", tmp_path)
+
+
+def test_the_card_of_a_run_has_picture_and_numbers(tmp_path: Path) -> None:
+    html = make_run(tmp_path / "session_1" / "cat <b>-50-30")._repr_html_()
+    assert "data:image/jpeg;base64," in html
+    for shown in ("31.75 dB", "0.8500", "finished", "1 min 05 s", "50", "cat &lt;b&gt;-50-30"):
+        assert shown in html
+    assert "<b>" not in html
+
+
+def test_the_card_of_a_failed_run_says_why(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "s" / "r", status="failed", error="DivergedError: loss", scores={})
+    os.remove(run.rendered_path)
+    html = run._repr_html_()
+    assert "<img" not in html
+    for shown in ("failed", "DivergedError: loss", "– dB"):
+        assert shown in html

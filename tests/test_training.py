@@ -1,0 +1,291 @@
+"""train() with the real trainer on a tiny picture: order, records, interruption, failure."""
+
+from __future__ import annotations
+
+import json
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import model
+from events import Evaluated, Event
+from fitting.gaussians import Gaussians
+from imaging.files import PictureError
+from model import GaussianSplatting2D
+from quick_start import Run, TrainingConfig, set_config, train
+from quick_start.dashboard import View
+from quick_start.training import TrainingError, train_one
+from settings import Settings, SettingsError
+
+TINY = {"gaussians": 50, "steps": 30, "eval_steps": 10}
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with input/cat.png and input/dog.png, both 32×24."""
+    (tmp_path / "input").mkdir()
+    y, x = np.mgrid[:24, :32]
+    picture = np.stack([x * 8, y * 10, 255 * ((x // 8 + y // 8) % 2)], -1).astype(np.uint8)
+    Image.fromarray(picture).save(tmp_path / "input" / "cat.png")
+    Image.fromarray(255 - picture).save(tmp_path / "input" / "dog.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_sweep_trains_every_run_in_order_in_one_session(workplace: Path) -> None:
+    config = set_config(
+        input_filenames=["cat.png", "dog.png"], gaussians=[60, 50], steps=[20], eval_steps=10
+    )
+    runs = train(config, show=False)
+    assert [str(run) for run in runs] == [
+        "session_1/cat-60-20", "session_1/cat-50-20", "session_1/dog-60-20", "session_1/dog-50-20",
+    ]  # fmt: skip
+    for run, settings in zip(runs, config.runs(), strict=True):
+        assert isinstance(run, Run)
+        assert run.settings == settings
+        assert run.status == "finished"
+        assert run.record["num_gaussians"] == settings.gaussians
+        assert run.scores["psnr"] > 10
+        assert list(pd.read_csv(run.metrics_path)["step"]) == [0, 10, 20]
+        with Image.open(run.rendered_path) as picture:
+            assert picture.size == (32, 24)
+        assert Gaussians.load(run.model_path).picture().shape == (3, 24, 32)
+    started = [run.record["started"] for run in runs]
+    assert started == sorted(started)
+
+
+def test_every_call_is_a_new_session(workplace: Path) -> None:
+    config = set_config(input_filenames="cat.png", **TINY)
+    first, second = train(config, show=False)[0], train(config, show=False)[0]
+    assert (str(first), str(second)) == ("session_1/cat-50-30", "session_2/cat-50-30")
+    assert first.scores == second.scores  # the same seed
+
+
+def test_zero_steps_leave_a_complete_run(workplace: Path) -> None:
+    (run,) = train(set_config(input_filenames="cat.png", gaussians=50, steps=0), show=False)
+    assert run.status == "finished"
+    assert run.model_path.exists()
+    assert run.rendered_path.exists()
+
+
+def test_pictures_with_one_stem_are_kept_apart(workplace: Path) -> None:
+    Image.open("input/dog.png").save("cat.bmp")
+    config = set_config(input_filenames=["cat.png", "cat.bmp"], **TINY)
+    first, second = train(config, show=False)
+    assert (first.folder.name, second.folder.name) == ("cat-50-30", "cat-50-30-2")
+    assert second.settings.input_filename == "cat.bmp"
+
+
+# What is refused before anything is written
+
+
+def broken(path: str) -> None:
+    Path(path).write_bytes(Path(path).read_bytes()[:60])
+
+
+REFUSED = [
+    (lambda: broken("input/dog.png"), {}, PictureError, r"dog\.png"),
+    (lambda: Path("input/dog.png").unlink(), {}, SettingsError, r"input_filenames: 'dog\.png'"),
+    (lambda: None, {"gaussians": [50, 5000]}, SettingsError, "gaussians=5000"),
+    (lambda: None, {"init_gaussian_file": "none.pt"}, ValueError, r"none\.pt"),
+    (lambda: Path("output").touch(), {}, SettingsError, "output_dir='output'"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "wrong", "kind", "message"), REFUSED)
+def test_a_sweep_that_cannot_be_completed_is_not_begun(
+    workplace: Path, spoil: Any, wrong: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    config = set_config(input_filenames=["cat.png", "dog.png"], **(TINY | wrong))
+    spoil()
+    with pytest.raises(kind, match=message):
+        train(config, show=False)
+    assert not Path("output").is_dir()
+
+
+def test_only_a_configuration_can_be_trained(workplace: Path) -> None:
+    for wrong in (None, {"input_filenames": "cat.png"}, Settings.build(input_filename="cat.png")):
+        with pytest.raises(SettingsError, match=r"set_config\(\)"):
+            train(wrong)
+
+
+# Interruption
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, where: str, run: int, step: int) -> None:
+    """Press Ctrl-C in a run at a step: while it trains, or while the progress is drawn."""
+    if where == "in the view":
+        take = View.take
+
+        def stop_in_view(self: View, index: int, event: Event) -> None:
+            take(self, index, event)
+            if index == run and isinstance(event, Evaluated) and event.step == step:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(View, "take", stop_in_view)
+        return
+    evaluate, begun = GaussianSplatting2D._evaluate, []
+
+    def stop_in_trainer(self: GaussianSplatting2D, *values: Any) -> Evaluated:
+        if self.step == 0:
+            begun.append(self)
+        if len(begun) == run + 1 and self.step == step:
+            raise KeyboardInterrupt
+        return evaluate(self, *values)
+
+    monkeypatch.setattr(GaussianSplatting2D, "_evaluate", stop_in_trainer)
+
+
+@pytest.mark.parametrize("where", ["in the view", "in the trainer"])
+def test_an_interruption_keeps_what_was_reached_and_ends_the_sweep(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, where: str
+) -> None:
+    config = set_config(input_filenames="cat.png", gaussians=[50, 60, 70], steps=30, eval_steps=10)
+    interrupt(monkeypatch, where, run=1, step=20)
+    runs = train(config)
+    assert [run.folder.name for run in runs] == ["cat-50-30", "cat-60-30"]
+    assert [run.status for run in runs] == ["finished", "interrupted"]
+    assert names(Path("output/session_1")) == ["cat-50-30", "cat-60-30"]
+    assert runs[1].record["steps_done"] == 20
+    assert runs[1].scores["psnr"] > 10
+    assert runs[1].model_path.exists()
+    shown = capsys.readouterr().err
+    assert "session_1/cat-60-30: interrupted | step 20/30" in shown
+    assert "Interrupted in session_1/cat-60-30. What was reached is kept" in shown
+    assert "1 of 3 runs were not started" in shown
+
+
+def press_ctrl_c(monkeypatch: pytest.MonkeyPatch, times: int) -> list[str]:
+    """Send the real signal from within step 10; returns what happened after it."""
+    evaluate, after = GaussianSplatting2D._evaluate, []
+
+    def pressed(self: GaussianSplatting2D, *values: Any) -> Evaluated:
+        for _ in range(times if self.step == 10 else 0):
+            signal.raise_signal(signal.SIGINT)
+            after.append("went on")
+        return evaluate(self, *values)
+
+    monkeypatch.setattr(GaussianSplatting2D, "_evaluate", pressed)
+    return after
+
+
+def test_ctrl_c_waits_until_the_trainer_can_be_interrupted(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    after = press_ctrl_c(monkeypatch, times=1)
+    runs = train(set_config(input_filenames=["cat.png", "dog.png"], **TINY), show=False)
+    assert after == ["went on"]
+    assert [(run.status, run.record["steps_done"]) for run in runs] == [("interrupted", 10)]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_ctrl_c_does_not_wait(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    after = press_ctrl_c(monkeypatch, times=2)
+    (run,) = train(set_config(input_filenames="cat.png", **TINY), show=False)
+    assert after == ["went on"]
+    assert run.status == "interrupted"
+
+
+def test_training_works_in_a_thread(workplace: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        config = set_config(input_filenames="cat.png", **TINY)
+        (run,) = pool.submit(train, config, show=False).result()
+    assert run.status == "finished"
+
+
+# Failure
+
+
+@pytest.fixture
+def second_run_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate, begun = GaussianSplatting2D._evaluate, []
+
+    def fail(self: GaussianSplatting2D, *values: Any) -> Evaluated:
+        begun.extend([self] * (self.step == 0))
+        if len(begun) == 2 and self.step == 20:
+            raise model.DivergedError("the loss is no longer finite")
+        return evaluate(self, *values)
+
+    monkeypatch.setattr(GaussianSplatting2D, "_evaluate", fail)
+
+
+@pytest.mark.usefixtures("second_run_fails")
+def test_a_failure_names_run_and_log_and_keeps_the_runs_before(
+    workplace: Path, capsys: pytest.CaptureFixture
+) -> None:
+    config = set_config(input_filenames="cat.png", gaussians=[50, 60, 70], steps=30, eval_steps=10)
+    with pytest.raises(TrainingError) as failed:
+        train(config)
+    message = str(failed.value)
+    log = Path("output/session_1/cat-60-30/other/log.txt")
+    assert message.startswith("session_1/cat-60-30 failed: DivergedError: the loss is no longer")
+    assert str(log) in message
+    assert "DivergedError" in log.read_text()
+    assert isinstance(failed.value.__cause__, model.DivergedError)
+    assert [run.status for run in failed.value.runs] == ["finished", "failed"]
+    assert "no longer finite" in failed.value.runs[1].record["error"]
+    assert names(Path("output/session_1")) == ["cat-50-30", "cat-60-30"]
+    assert "session_1/cat-60-30: failed: DivergedError" in capsys.readouterr().err
+
+
+# What is shown
+
+
+def test_a_shell_sees_progress_on_stderr_and_nothing_on_stdout(
+    workplace: Path, capsys: pytest.CaptureFixture
+) -> None:
+    train(set_config(input_filenames="cat.png", **TINY))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "session_1/cat-50-30: step 0/30" in err
+    assert "session_1/cat-50-30: finished | step 30/30 | PSNR" in err
+
+
+def test_show_false_shows_nothing(workplace: Path, capsys: pytest.CaptureFixture) -> None:
+    train(set_config(input_filenames="cat.png", **TINY), show=False)
+    assert capsys.readouterr() == ("", "")
+
+
+# One run
+
+
+def test_one_run_can_be_trained_and_resumed(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings.build(input_filename="cat.png", save_ckpt_steps=10, **TINY)
+    whole = train_one(settings, show=False)
+    with monkeypatch.context() as patch:
+        interrupt(patch, "in the view", run=0, step=20)
+        run = train_one(settings, show=False)
+    assert run.status == "interrupted"
+    resumed = train_one(settings, resume=run, show=False)
+    assert resumed.folder == run.folder
+    assert resumed.status == "finished"
+    assert resumed.record["steps_done"] == 30
+    assert resumed.scores["psnr"] == pytest.approx(whole.scores["psnr"], abs=1e-3)
+
+
+def test_a_run_without_checkpoint_cannot_be_resumed_and_is_left_alone(workplace: Path) -> None:
+    run = train_one(Settings.build(input_filename="cat.png", **TINY), show=False)
+    before = (run.folder / "run.json").read_text()
+    with pytest.raises(ValueError, match="no checkpoint"):
+        train_one(run.settings, resume=run.folder, show=False)
+    assert (run.folder / "run.json").read_text() == before
+    assert json.loads(before)["status"] == "finished"
+
+
+def test_a_config_class_and_its_function_are_one(workplace: Path) -> None:
+    config = TrainingConfig.build(input_filenames="cat.png", **TINY)
+    assert config == set_config(input_filenames="cat.png", **TINY)
+    assert train(config, show=False)[0].status == "finished"
