@@ -106,8 +106,8 @@ class GaussianSplatting2D:
     def optimize(self) -> Iterator[Event]:
         """Train, and say what happens. The run's folder is complete however this ends."""
         recorder = Recorder(self.folder, results.facts(self))
-        recorder.open()
         recorder.load_rows(self.step - 1)
+        recorder.open()
         clock = Clock(self.seconds)
         status: Status = "failed"
         error: BaseException | None = None
@@ -123,8 +123,12 @@ class GaussianSplatting2D:
         except (GeneratorExit, KeyboardInterrupt) as stop:
             status, error = "interrupted", stop
         except Exception as problem:
-            recorder.fail(problem)
             error = problem
+            if isinstance(problem.__cause__ or problem.__context__, KeyboardInterrupt):
+                # Ctrl-C within a compiled kernel arrives as a SystemError.
+                status, error = "interrupted", KeyboardInterrupt()
+            else:
+                recorder.fail(problem)
         self.seconds = clock.seconds()
         scores = results.write(self, recorder, status)
         if error is not None:
@@ -176,6 +180,7 @@ class GaussianSplatting2D:
         )
 
     def check_finite(self, terms: LossTerms) -> None:
+        """Stop a run whose loss or parameters are no longer numbers, and say which."""
         bad = [n for n, t in self.gaussians.tensors().items() if not bool(t.isfinite().all())]
         if bad or not math.isfinite(terms.total.item()):
             what = f"parameter {', '.join(bad)}" if bad else "loss"
@@ -189,24 +194,17 @@ class GaussianSplatting2D:
         """Measure against the stored picture at its full size."""
         full = self.target.full_pixels
         if image.shape != full.shape:
-            image = self.draw_full()
+            image = self.gaussians.draw_at(*self.target.full_size)
         image = self.target.encode(image)
+        similarity = float(ssim(image, full))
+        # Without a weight, the loss does not compute its SSIM.
+        ssim_loss = 1 - (terms.ssim.item() if self.settings.ssim_loss_ratio else similarity)
         return Evaluated(
             self.step, self.seconds, self.settings.steps,
-            terms.total.item(), terms.l1.item(), terms.l2.item(), 1 - terms.ssim.item(),
-            psnr(image, full), float(ssim(image, full)),
+            terms.total.item(), terms.l1.item(), terms.l2.item(), ssim_loss,
+            psnr(image, full), similarity,
             len(self.gaussians), -(-self.gaussians.bits() // 8), image,
         )  # fmt: skip
-
-    @torch.no_grad()
-    def draw_full(self) -> Tensor:
-        """The picture at the size of the original, where a smaller one is fitted."""
-        height, width = self.target.full_size
-        drawn = self.gaussians.draw(height)
-        if drawn.shape[2] == width:
-            return drawn
-        # Rounding of the reduced size may leave the sides a pixel apart.
-        return torch.nn.functional.interpolate(drawn[None], (height, width), mode="bilinear")[0]
 
     # Growth
 

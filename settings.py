@@ -142,8 +142,10 @@ class CommonSettings(BaseModel):
     seed: int = setting(123, "Seed of all random numbers.", group="Start", ge=0, le=2**32 - 1)
 
     # Training
-    device: Literal["auto", "cpu", "cuda"] = setting(
-        "auto", "auto takes the GPU where there is one.", group="Training"
+    device: Literal["auto", "cpu"] = setting(
+        "auto",
+        "auto takes the fastest device that this version can use: the CPU.",
+        group="Training",
     )
     l1_loss_ratio: float = setting(1.0, "Weight of the L1 loss.", group="Training", ge=0, le=100)
     l2_loss_ratio: float = setting(0.0, "Weight of the L2 loss.", group="Training", ge=0, le=100)

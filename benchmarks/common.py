@@ -71,8 +71,10 @@ def machine() -> dict[str, Any]:
     """Facts that a figure depends on."""
     import numba
 
+    from fitting.machine import processor
+
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "numba_threads": numba.get_num_threads(),
         "system": platform.system(),
@@ -80,15 +82,6 @@ def machine() -> dict[str, Any]:
         **{package: metadata.version(package) for package in ("torch", "numba", "numpy")},
         "date": time.strftime("%Y-%m-%d"),
     }
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    if path.exists():
-        for line in path.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def save(name: str, result: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import torch
 
 from events import Evaluated, Status
 from fitting.gaussians import Gaussians
+from fitting.machine import processor
 from fitting.recorder import Recorder
 from imaging import drawing
 from imaging.files import atomic_write, save_picture
@@ -20,6 +20,7 @@ from ops.photometric import ssim
 if TYPE_CHECKING:
     from model import GaussianSplatting2D
 
+JPEG_SIDE = 65_500
 METRICS = ("psnr", "ssim", "ms_ssim", "flip", "lpips")
 
 
@@ -27,8 +28,7 @@ def facts(run: GaussianSplatting2D) -> dict[str, Any]:
     """What is known of a run before it begins."""
     return {
         "settings": run.settings.model_dump(),
-        "device": f"{run.device} ({platform.processor() or platform.machine()}, "
-        f"{os.cpu_count()} cores)",
+        "device": f"{run.device} ({processor()}, {os.cpu_count()} cores)",
         "seed": run.settings.seed,
         "steps_done": run.step,
         "num_gaussians": len(run.gaussians),
@@ -80,19 +80,20 @@ def write(run: GaussianSplatting2D, recorder: Recorder, status: Status) -> dict[
     return changed.get("scores", dict.fromkeys(METRICS))
 
 
+@torch.no_grad()
 def _write_results(run: GaussianSplatting2D, recorder: Recorder, quick: bool) -> dict[str, Any]:
     folder, target = recorder.folder, run.target
     run.gaussians.save(folder / "model.pt")
-    image = target.encode(run.draw_full())
+    image = target.encode(run.gaussians.draw_at(*target.full_size))
     scores = _scores(run, image, quick)
-    shown = (
-        run.gaussians.picture(run.settings.render_height) if run.settings.render_height else image
-    )
+    wanted = run.settings.render_height or target.full_size[0]
+    height = _largest_jpeg(run.gaussians, wanted)
+    if height < wanted:
+        recorder.notice(f"rendered.jpg is {height} pixels high, not {wanted}: JPEG ends at 65,500")
+    shown = image if height == target.full_size[0] else run.gaussians.picture(height)
     _save_split(run.gaussians, shown, folder / "rendered.jpg", recorder.other)
-    for i, (name, part) in enumerate(target.split(target.full_pixels)):
-        save_picture(recorder.other / "ground_truth.png", part) if i == 0 else None
-        if len(target.names) > 1:
-            save_picture(recorder.other / f"ground_truth_{name}.png", part)
+    truth = recorder.other / "ground_truth.png"
+    _save_split(run.gaussians, target.full_pixels, truth, recorder.other)
     if run.settings.vis_gaussians:
         visualise(run.gaussians, image, target.full_pixels, recorder.other)
     bits = run.gaussians.bits()
@@ -108,6 +109,12 @@ def _write_results(run: GaussianSplatting2D, recorder: Recorder, quick: bool) ->
     }
     _write_summary(recorder, run, changed)
     return changed
+
+
+def _largest_jpeg(gaussians: Gaussians, height: int) -> int:
+    """The height, or the largest one below it at which JPEG can hold both sides."""
+    aspect = gaussians.width / gaussians.height
+    return max(1, min(height, JPEG_SIDE, int(JPEG_SIDE / aspect)))
 
 
 def _scores(run: GaussianSplatting2D, image: torch.Tensor, quick: bool) -> dict[str, Score]:

@@ -65,7 +65,8 @@ class GrowthPlan:
                 s.gaussians, {}, "growth is off, because init_gaussian_file is where to start"
             )
         initial = max(1, round(s.gaussians * s.initial_ratio)) if s.use_progressive else s.gaussians
-        wanted = s.add_steps * s.add_times + s.post_min_steps
+        # At least one interval after the last addition, so that no Gaussian stays untrained.
+        wanted = s.add_steps * s.add_times + max(s.post_min_steps, s.add_steps)
         ratio = min(1.0, s.steps / wanted)
         missing = s.gaussians - initial
         additions: dict[int, int] = {}

@@ -52,7 +52,8 @@ def html_table(
     parts = ['<table style="font-variant-numeric: tabular-nums">']
     if caption:
         parts.append(
-            f'<caption style="caption-side: top; text-align: left">{html.escape(caption)}</caption>'
+            '<caption style="caption-side: top; text-align: left; white-space: nowrap">'
+            f"{html.escape(caption)}</caption>"
         )
     if head:
         parts.append(f"<thead><tr>{''.join(_html_cell(c, 'th') for c in head)}</tr></thead>")
@@ -66,7 +67,8 @@ def _html_cell(cell: str | Cell, tag: str = "td") -> str:
     title = f' title="{html.escape(cell.title)}"' if cell.title else ""
     side = "right" if cell.number else "left"
     content = f"<b>{text}</b>" if cell.bold else text
-    return f'<{tag} style="text-align: {side}"{title}>{content}</{tag}>'
+    style = f"text-align: {side}; padding: 0.2em 0.6em"
+    return f'<{tag} style="{style}"{title}>{content}</{tag}>'
 
 
 def text_table(rows: Iterable[Sequence[str]]) -> str:

@@ -180,7 +180,7 @@ class NotebookView(View):
             from IPython.display import display
         import ipywidgets
 
-        wide = ipywidgets.Layout(width="100%", max_width="60em")
+        wide = ipywidgets.Layout(width="auto", max_width="60em")
         self.total = ipywidgets.FloatProgress(max=len(names), layout=wide)
         self.bar = ipywidgets.FloatProgress(max=1.0, layout=wide)
         self.text = ipywidgets.HTML()

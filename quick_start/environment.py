@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from fitting.machine import processor
 from imaging.files import PictureError, list_pictures
 from quick_start._format import html_table, plural, text_table
 
@@ -65,7 +66,7 @@ def verify_setup(
     rows = [
         ("Python", f"{platform.python_version()} ({sys.executable})"),
         *((name, _version(name) or "missing") for name in SHOWN),
-        ("processor", f"{_processor()}, {plural(_threads(), 'thread')}"),
+        ("processor", f"{processor()}, {plural(_threads(), 'thread')}"),
         ("GPU", gpu),
         ("results", output),
         ("pictures", pictures),
@@ -121,7 +122,8 @@ def _gpu() -> tuple[str, str]:
 
             if torch.cuda.is_available():
                 properties = torch.cuda.get_device_properties(0)
-                return f"{properties.name}, {properties.total_memory / 2**30:.0f} GB", ""
+                memory = properties.total_memory / 2**30
+                return f"{properties.name}, {memory:.0f} GB (not used yet: the CPU trains)", ""
     except Exception as error:  # a broken installation fails in many ways
         return slow, f"torch cannot be used: {error}. Install it again."
     for complaint in complaints:  # such as a driver that is too old
@@ -130,16 +132,6 @@ def _gpu() -> tuple[str, str]:
     if torch.version.cuda is None and Path("/proc/driver/nvidia").exists():
         return f"{slow} (there is a GPU, but this torch is a build without CUDA)", ""
     return slow, ""
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _threads() -> int:

@@ -59,13 +59,15 @@ def test_without_a_gpu_it_says_so(
     assert setup.ok
 
 
-def test_a_gpu_is_named(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_is_named_and_said_not_to_be_used(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Properties:
         name, total_memory = "NVIDIA H200", 140 * 2**30
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: Properties)
-    assert dict(verify_setup(**folders).rows)["GPU"] == "NVIDIA H200, 140 GB"
+    assert dict(verify_setup(**folders).rows)["GPU"].startswith("NVIDIA H200, 140 GB (not used yet")
 
 
 def test_a_gpu_that_cannot_be_used_says_why(

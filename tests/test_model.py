@@ -178,6 +178,36 @@ def test_an_interrupt_in_the_middle_of_a_step_keeps_what_was_reached(make, monke
     assert (model.folder / "rendered.jpg").exists()
 
 
+def test_an_interrupt_within_a_compiled_kernel_is_an_interrupt(make, monkeypatch):
+    model = make()
+
+    def interrupted(tensors):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as stop:
+            raise SystemError("returned a result with an exception set") from stop
+
+    monkeypatch.setattr(model.optimizer, "update", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(model.optimize())
+    assert facts(model)["status"] == "interrupted"
+    assert (model.folder / "model.pt").exists()
+
+
+def test_a_picture_too_wide_for_jpeg_is_saved_smaller_and_says_so(make, monkeypatch):
+    monkeypatch.setattr("fitting.results.JPEG_SIDE", 100)
+    model = make(render_height=90)  # 120 pixels wide
+    list(model.optimize())
+    assert opened(model.folder / "rendered.jpg").shape == (75, 100, 3)
+    assert "rendered.jpg is 75 pixels high, not 90" in facts(model)["notices"][0]
+
+
+def test_ssim_is_measured_where_the_loss_does_not_need_it(make):
+    model = make(ssim_loss_ratio=0.0)
+    list(model.optimize())
+    assert all(float(row["ssim_loss"]) == 1 - float(row["ssim"]) for row in rows(model))
+
+
 @pytest.mark.parametrize("name", ["xy", "scale", "rot", "feat"])
 def test_a_parameter_that_diverges_stops_the_run_and_is_named(make, name):
     model = make()

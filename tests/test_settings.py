@@ -234,15 +234,13 @@ class TestRefusals:
 
 
 class TestNames:
-    @pytest.mark.parametrize("name", [name for name in FIELDS if len(name) > 4])
-    def test_a_slip_of_the_pen_is_answered_with_the_right_name(self, rng, name):
-        at = int(rng.integers(1, len(name) - 2))
-        slip = name[:at] + name[at + 1] + name[at] + name[at + 2 :]
-        if slip in FIELDS:
-            slip = name + "x"
-        with pytest.raises(SettingsError, match=rf"no setting {slip}\. Did you mean \w+\?") as told:
+    @pytest.mark.parametrize("name", FIELDS)
+    def test_a_letter_typed_twice_is_answered_with_the_right_name(self, rng, name):
+        at = int(rng.integers(len(name)))
+        slip = name[:at] + name[at] + name[at:]
+        with pytest.raises(SettingsError) as told:
             Settings.build(**GIVEN, **{slip: 1})
-        assert f"{name}?" in str(told.value)
+        assert f"no setting {slip}. Did you mean {name}?" in str(told.value)
 
     @pytest.mark.parametrize("name", OLD_NAMES)
     def test_an_old_name_is_answered_with_the_one_of_today(self, name):
