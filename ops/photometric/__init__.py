@@ -163,7 +163,8 @@ class _FusedLoss(torch.autograd.Function):
         if grad_total is None:
             return None, None
         (gradient,) = ctx.saved_tensors
-        return grad_total * gradient, None
+        # The usual case needs no copy of the size of a picture.
+        return gradient if grad_total == 1 else grad_total * gradient, None
 
 
 def _backend(tensor: Tensor) -> ModuleType | None:

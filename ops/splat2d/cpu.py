@@ -50,9 +50,15 @@ def render(
     bins = bin_gaussians(geometry, drawable, cut, config.tile, width, height)
     tile_start, owners, _, _ = bins
     ranks = tuple(range(config.topk)) if config.blending == "normalized" else ()
-    image, threshold, inverse, reach = forward(
-        geometry, feat, tile_start, owners, cut, F(config.w_min), F(config.tie), F(config.eps),
-        width, height, config.tile, ranks, _workers(len(tile_start) - 1),
+    # NumPy asks for huge pages, which Numba's own allocator does not: at 2048×2048 most of the
+    # time went into page faults.
+    image = np.empty((feat.shape[1], height, width), np.float32)
+    threshold, inverse = np.empty((2, height, width), np.float32)
+    reach = np.empty((len(owners), 2), np.int32)
+    forward(
+        image, threshold, inverse, reach, geometry, feat, tile_start, owners, cut,
+        F(config.w_min), F(config.tie), F(config.eps), config.tile, ranks,
+        _workers(len(tile_start) - 1),
     )  # fmt: skip
     return image, State(image, threshold, inverse, reach, bins, geometry, scale, feat, config)
 
@@ -62,9 +68,10 @@ def differentiate(grad: np.ndarray, state: State) -> tuple[np.ndarray, ...]:
     tile_start, owners, slots, slot_start = state.bins
     _, height, width = grad.shape
     config = state.config
-    partial = backward(
-        grad, state.image, state.threshold, state.inverse, state.geometry, state.feat, tile_start,
-        owners, slots, state.reach, config.tile, config.blending == "normalized",
+    partial = np.empty((len(owners), 5 + len(grad)), np.float32)
+    backward(
+        partial, grad, state.image, state.threshold, state.inverse, state.geometry, state.feat,
+        tile_start, owners, slots, state.reach, config.tile, config.blending == "normalized",
         _workers(len(tile_start) - 1),
     )  # fmt: skip
     return collect(

@@ -101,26 +101,26 @@ def _differentiate_tile(
 
 @parallel_kernel
 def backward(
-    grad, image, threshold, inverse, geometry, feat, tile_start, owners, slots, reach, tile,
-    normalized, workers,
+    partial, grad, image, threshold, inverse, geometry, feat, tile_start, owners, slots, reach,
+    tile, normalized, workers,
 ):  # fmt: skip
-    """Partial gradients per entry, (E, 5 + C): the moments, then dL/dfeature.
+    """Fill the partial gradients per entry, (E, 5 + C): the moments, then dL/dfeature.
 
     Each entry has its own row, in Gaussian order, so that no two threads add to one number and
     the sums do not depend on timing.
     """
     channels, height, width = grad.shape
     tiles = len(tile_start) - 1
-    partial = np.empty((len(owners), 5 + channels), np.float32)
     for worker in prange(workers):
         s = allocate_scratch(tile, 0, channels)
         for t in range(worker, tiles, workers):
             begin, end = tile_start[t], tile_start[t + 1]
+            if begin == end:
+                continue
             _differentiate_tile(
                 s, partial, grad, image, threshold, inverse, geometry, feat, owners[begin:end],
                 slots[begin:end], reach[begin:end], tile_box(t, tile, width, height), normalized,
             )  # fmt: skip
-    return partial
 
 
 @allocating_kernel

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from numba import prange
 
 from ops.compiling import kernel, parallel_kernel
@@ -66,9 +65,10 @@ def _is_crowded(s, kept, geometry, owners, reach, cut):
 @kernel
 def _hide_outside(plane, box):
     """Give pixels of a tile that lie outside the picture a weight that none exceeds."""
-    for p in range(box.tile * box.tile):
-        if box.x0 + p % box.tile >= box.x1 or box.y0 + p // box.tile >= box.y1:
-            plane[p] = FULL
+    for row in range(box.tile):
+        for column in range(box.tile):
+            if box.x0 + column >= box.x1 or box.y0 + row >= box.y1:
+                plane[row * box.tile + column] = FULL
 
 
 @kernel
@@ -147,20 +147,17 @@ def _draw_tile(
 
 @parallel_kernel
 def forward(
-    geometry, feat, tile_start, owners, cut, w_min, tie, eps, width, height, tile, ranks, workers
-):
+    image, threshold, inverse, reach, geometry, feat, tile_start, owners, cut, w_min, tie, eps,
+    tile, ranks, workers,
+):  # fmt: skip
     """Render every tile.
 
     ``ranks`` is ``tuple(range(K))`` for normalized blending and empty for additive blending.
-    Returns the image (C, H, W) and what the backward pass needs: the smallest weight that counts
-    and the normaliser's inverse at each pixel (H, W), and each entry's pixel range (E, 2).
+    Fills the image (C, H, W) and what the backward pass needs: the smallest weight that counts
+    and the normaliser's inverse at each pixel (H, W), and each entry's pixel range (E, 2) int32.
     """
-    channels = feat.shape[1]
+    channels, height, width = image.shape
     tiles = len(tile_start) - 1
-    image = np.empty((channels, height, width), np.float32)
-    threshold = np.empty((height, width), np.float32)
-    inverse = np.empty((height, width), np.float32)
-    reach = np.empty((len(owners), 2), np.int32)
     # The work on a tile is in a function of its own, which no pass for parallel code rearranges.
     for worker in prange(workers):
         s = allocate_scratch(tile, len(ranks), channels)
@@ -170,4 +167,3 @@ def forward(
                 s, image, threshold, inverse, geometry, feat, owners[begin:end],
                 reach[begin:end], tile_box(t, tile, width, height), ranks, cut, w_min, tie, eps,
             )  # fmt: skip
-    return image, threshold, inverse, reach

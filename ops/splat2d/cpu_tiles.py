@@ -88,8 +88,11 @@ def pixel_rows(g, cut, box):
 
 @kernel
 def pixel_centers(px, py, box):
-    for p in range(len(px)):
-        px[p], py[p] = F(box.x0 + p % box.tile) + HALF, F(box.y0 + p // box.tile) + HALF
+    for row in range(box.tile):  # a division per pixel would cost more than drawing a Gaussian
+        first = row * box.tile
+        y = F(box.y0 + row) + HALF
+        for column in range(box.tile):
+            px[first + column], py[first + column] = F(box.x0 + column) + HALF, y
 
 
 class Scratch(NamedTuple):
