@@ -36,7 +36,8 @@ def _quality() -> Iterator[str]:
         growth = "progressive" if row["progressive"] else "no"
         yield (
             f"| {row['picture']} | {row['gaussians']:,} × {row['steps']:,} | {growth} | "
-            f"{row['psnr']:.2f} dB | {baseline['psnr']} dB | {row['ssim']:.3f} | {row['seconds']:.0f} s |"
+            f"{row['psnr']:.2f} dB | {baseline['psnr']} dB | {row['ssim']:.3f} | "
+            f"{row['seconds']:.0f} s |"
         )
 
 
