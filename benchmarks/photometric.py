@@ -12,21 +12,21 @@ from torch import Tensor
 from benchmarks import common
 from ops.photometric import PhotometricLoss, reference, ssim
 
-SIZES = [(3, 300, 451), (1, 512, 512), (3, 512, 512), (12, 512, 512), (3, 1411, 1411)]
+SIZES = [(3, 300, 451), (1, 512, 512), (3, 512, 512), (12, 512, 512), (3, 1080, 1920)]
 ROUNDS = 25
 CALLS = 4  # of one action in a row, in each round; the first does not count
 
 
 def main() -> dict[str, Any]:
     """Time a training step's share of the loss at several sizes, print a table, write a file."""
-    result: dict[str, Any] = {"torch_threads": torch.get_num_threads(), "sizes": []}
+    result: dict[str, Any] = {"torch_threads": torch.get_num_threads(), "rows": []}
     print(
         f"{'C×H×W':>14} {'loss ms':>8} {'min':>7} {'max':>7} {'product':>8} {'ratio':>6} "
         f"{'no grad':>8} {'L1 only':>8} {'metric':>7} {'reference':>10}"
     )
     for shape in SIZES:
         row = _measure(shape)
-        result["sizes"].append(row)
+        result["rows"].append(row)
         loss = row["loss"]
         print(
             f"{'×'.join(map(str, shape)):>14} {loss['median_ms']:8.2f} {loss['min_ms']:7.2f} "

@@ -113,7 +113,7 @@ def _check_header(path: Path, size: tuple[int, int], frames: int, max_pixels: in
         raise refusal(path, f"is {width} × {height} px", "Export it again: it holds no pixel")
     if width * height > max_pixels:
         found = f"is {width} × {height} px by its header, and at most {max_pixels} pixels are read"
-        raise refusal(path, found, "Scale it down, or raise max_pixels if you trust the file")
+        raise refusal(path, found, "Scale it down")
     if frames > 1:
         remedy = "Save the one you want as a file of its own"
         raise refusal(path, f"holds {frames} frames or pages, and one is allowed", remedy)

@@ -369,6 +369,17 @@ def test_backward_scales_the_stored_gradient_and_computes_nothing(calls):
     torch.testing.assert_close(scaled, -3 * once)
 
 
+def test_backward_may_be_repeated_and_accumulates():
+    image, target = noisy_pair(3, 20, 20)
+    image.requires_grad_()
+    total = PhotometricLoss(target)(image).total
+    (once,) = torch.autograd.grad(total, image, retain_graph=True)
+    once = once.clone()
+    for times in (1, 2, 3):
+        total.backward(retain_graph=True)
+        torch.testing.assert_close(image.grad, times * once)
+
+
 def test_no_gradient_is_computed_for_an_image_that_needs_none(calls):
     image, target = noisy_pair(3, 20, 20)
     loss = PhotometricLoss(target)
