@@ -28,10 +28,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ops.compiling import allocating_kernel, parallel_kernel
 from ops.photometric import reference
 from ops.threads import kernel_lock
 
-# Numba's disk cache does not see a change of these in reference.py: touch this file after one.
 RADIUS = reference.WINDOW_RADIUS
 BORDER = 2 * RADIUS  # a pixel's gradient depends on errors as far away as this
 C1 = np.float32(reference.C1)
@@ -45,15 +45,6 @@ TILE_COLUMNS = 512
 GROUP = 4  # rows blurred together down the columns: their windows share most of what they read
 STRIDE = TILE_COLUMNS + 2 * BORDER + 12  # floats from one row of a plane to the next
 PLANE = (TILE_ROWS + 2 * BORDER + GROUP) * STRIDE  # floats from one plane to the next
-
-# NaN and infinity must come through, so nnan and ninf are not among the flags.
-_compiled = functools.partial(
-    numba.njit,
-    cache=True,
-    nogil=True,
-    error_model="numpy",
-    fastmath={"contract", "reassoc", "nsz", "arcp"},
-)
 
 
 class TargetStatistics(NamedTuple):
@@ -164,7 +155,7 @@ def _scratch(threads: int) -> np.ndarray:
     return np.zeros((threads, 10 * PLANE), np.float32)
 
 
-@_compiled
+@allocating_kernel
 def _sections(scratch):
     """Divide a thread's scratch into planes of errors (3), of SSIM (4) and of blurs (3).
 
@@ -174,12 +165,12 @@ def _sections(scratch):
     return scratch[: 3 * PLANE], scratch[3 * PLANE : 7 * PLANE], scratch[7 * PLANE :]
 
 
-@_compiled
+@allocating_kernel
 def _tile(row):
     return Tile(row[0], row[1], row[2], row[3], row[4])
 
 
-@_compiled(parallel=True)
+@parallel_kernel
 def _loss(image, target, statistics, weights, gradient, wants, tiles, scratch, sums):
     """Fill sums (tiles, 3): of |x-y|, (x-y)² and SSIM; and, where wanted, the gradient."""
     wants_ssim, wants_gradient = wants
@@ -199,7 +190,7 @@ def _loss(image, target, statistics, weights, gradient, wants, tiles, scratch, s
                     )
 
 
-@_compiled(parallel=True)
+@parallel_kernel
 def _ssim_map(image, target, statistics, similarity, tiles, scratch):
     """Fill similarity (C, H, W)."""
     threads = len(scratch)
@@ -214,7 +205,7 @@ def _ssim_map(image, target, statistics, similarity, tiles, scratch):
                 out[:] = _similarity_of_row(tile, partials, row)
 
 
-@_compiled(parallel=True)
+@parallel_kernel
 def _target_statistics(target, statistics, threads):
     """Fill mean and variance, in float64: it runs once, and what it loses stays lost."""
     channels, height, width = target.shape
@@ -233,7 +224,7 @@ def _target_statistics(target, statistics, threads):
             )
 
 
-@_compiled
+@allocating_kernel
 def _pixel_terms(image, target, tile, weights, gradient, wants_gradient, sums):
     """Sum |x-y| and (x-y)² over a tile; where wanted, set the gradient of these two terms."""
     for row in range(tile.top, tile.bottom):
@@ -247,7 +238,7 @@ def _pixel_terms(image, target, tile, weights, gradient, wants_gradient, sums):
             _error_gradient_row(x, y, weights[0], weights[1], g)
 
 
-@_compiled
+@allocating_kernel
 def _errors(image, target, tile, errors):
     """Set planes e, e² and e y, of the tile and BORDER pixels around it."""
     height, width = image.shape[1:]
@@ -267,7 +258,7 @@ def _errors(image, target, tile, errors):
             )
 
 
-@_compiled
+@allocating_kernel
 def _similarity(statistics, tile, errors, blurred, partials):
     """Set planes ∂m, ∂q, ∂r and SSIM, of the tile and RADIUS pixels around it."""
     height, width = statistics.mean.shape[1:]
@@ -290,7 +281,7 @@ def _similarity(statistics, tile, errors, blurred, partials):
             )
 
 
-@_compiled
+@allocating_kernel
 def _clear_around(planes, count, line, margin, inside, span):
     """Set a line of the first planes to 0 but for the inside pixels after the margin."""
     for plane in range(count):
@@ -299,7 +290,7 @@ def _clear_around(planes, count, line, margin, inside, span):
         planes[begin + margin + inside : begin + span] = 0
 
 
-@_compiled
+@allocating_kernel
 def _sum_of_similarity(tile, partials):
     total = 0.0
     for row in range(tile.top, tile.bottom):
@@ -307,13 +298,13 @@ def _sum_of_similarity(tile, partials):
     return total
 
 
-@_compiled
+@allocating_kernel
 def _similarity_of_row(tile, partials, row):
     begin = 3 * PLANE + (row - tile.top + RADIUS) * STRIDE + RADIUS
     return partials[begin : begin + tile.right - tile.left]
 
 
-@_compiled
+@allocating_kernel
 def _add_similarity_gradient(image, target, tile, partials, blurred, weight, gradient):
     """Add the gradient of SSIM, times weight, to the gradient of a tile."""
     span = tile.right - tile.left
@@ -330,7 +321,7 @@ def _add_similarity_gradient(image, target, tile, partials, blurred, weight, gra
         )
 
 
-@_compiled
+@allocating_kernel
 def _blur_columns(source, width, blurred):
     """Blur three planes down their columns: GROUP rows, whose windows start at the source."""
     for plane in range(3):
@@ -347,7 +338,7 @@ def _blur_columns(source, width, blurred):
             out[i + 3 * STRIDE] = d
 
 
-@_compiled
+@allocating_kernel
 def _error_sums_row(x, y):
     absolute, squared = ZERO, ZERO
     for i in range(len(x)):
@@ -357,7 +348,7 @@ def _error_sums_row(x, y):
     return absolute, squared
 
 
-@_compiled
+@allocating_kernel
 def _error_gradient_row(x, y, l1_weight, l2_weight, gradient):
     for i in range(len(gradient)):
         error = x[i] - y[i]
@@ -366,7 +357,7 @@ def _error_gradient_row(x, y, l1_weight, l2_weight, gradient):
         gradient[i] = slope + l2_weight * error
 
 
-@_compiled
+@allocating_kernel
 def _error_row(x, y, out):
     for i in range(len(x)):
         error = x[i] - y[i]
@@ -375,7 +366,7 @@ def _error_row(x, y, out):
         out[i + 2 * PLANE] = error * y[i]
 
 
-@_compiled
+@allocating_kernel
 def _similarity_row(blurred, mean, variance, out):
     """Blur along the row what is blurred down the columns, and set ∂m, ∂q, ∂r and SSIM."""
     for i in range(len(mean)):
@@ -402,7 +393,7 @@ def _similarity_row(blurred, mean, variance, out):
         out[i + 3 * PLANE] = luminance * structure
 
 
-@_compiled
+@allocating_kernel
 def _similarity_gradient_row(blurred, x, y, weight, gradient):
     """Blur along the row what is blurred down the columns, and add the chain rule's sum."""
     for i in range(len(gradient)):
@@ -412,7 +403,7 @@ def _similarity_gradient_row(blurred, x, y, weight, gradient):
         gradient[i] += weight * (by_m + TWO * (x[i] - y[i]) * by_q + y[i] * by_r)
 
 
-@_compiled
+@allocating_kernel
 def _add_row(values, weight, sums, squares):
     for i in range(len(values)):
         value = np.float64(values[i])
@@ -420,7 +411,7 @@ def _add_row(values, weight, sums, squares):
         squares[i] += weight * value * value
 
 
-@_compiled
+@allocating_kernel
 def _mean_and_variance_row(sums, squares, mean, variance):
     for i in range(len(mean)):
         average = _taps(sums, i, 1, WINDOW64)
@@ -428,7 +419,7 @@ def _mean_and_variance_row(sums, squares, mean, variance):
         variance[i] = _taps(squares, i, 1, WINDOW64) - average * average
 
 
-@_compiled
+@allocating_kernel
 def _sum_row(values):
     total = ZERO
     for i in range(len(values)):
@@ -436,7 +427,7 @@ def _sum_row(values):
     return total
 
 
-@_compiled
+@allocating_kernel
 def _taps(values, i, step, window):
     """Weigh the 11 values at i, i + step, …, i + 10 step with the symmetric window."""
     return (
@@ -449,7 +440,7 @@ def _taps(values, i, step, window):
     )
 
 
-@_compiled
+@allocating_kernel
 def _at_least(value, bound):
     """Undo rounding that took a value below its lower bound; NaN stays NaN."""
     return bound if value < bound else value
