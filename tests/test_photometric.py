@@ -16,7 +16,7 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from ops.photometric import PhotometricLoss, cpu, reference, ssim, ssim_map
+from ops.photometric import PhotometricLoss, cpu, cpu_kernels, reference, ssim, ssim_map
 
 ALL_TERMS = {"l1_ratio": 0.7, "l2_ratio": 0.4, "ssim_ratio": 0.3}
 REACH = 2 * reference.WINDOW_RADIUS  # how far a pixel's value is felt in the gradient
@@ -82,11 +82,11 @@ def assert_agrees_with_reference(
         (2, 11, 12),
         (12, 37, 23),
         (32, 9, 31),
-        (1, cpu.TILE_ROWS, cpu.TILE_COLUMNS),
-        (3, cpu.TILE_ROWS + 1, 67),
-        (3, 2 * cpu.TILE_ROWS + 1, 33),
-        (1, 6, cpu.TILE_COLUMNS + 1),
-        (1, 70, 2 * cpu.TILE_COLUMNS + 7),
+        (1, cpu_kernels.TILE_ROWS, cpu_kernels.TILE_COLUMNS),
+        (3, cpu_kernels.TILE_ROWS + 1, 67),
+        (3, 2 * cpu_kernels.TILE_ROWS + 1, 33),
+        (1, 6, cpu_kernels.TILE_COLUMNS + 1),
+        (1, 70, 2 * cpu_kernels.TILE_COLUMNS + 7),
         (3, 300, 451),
     ],
     ids=str,
@@ -142,11 +142,13 @@ def test_huge_values_stay_finite_and_agree_with_the_reference(scale):
 
 
 def test_rounding_cannot_make_a_denominator_of_ssim_vanish():
-    width, stride = 20, cpu.PLANE
+    width, stride = 20, cpu_kernels.PLANE
     blurred, out = np.zeros((2, 4 * stride), np.float32)
-    for plane, value in enumerate([1, 1, -cpu.C2 / 2]):  # the covariance is too low by C2 / 2
+    for plane, value in enumerate(
+        [1, 1, -cpu_kernels.C2 / 2]
+    ):  # the covariance is too low by C2 / 2
         blurred[plane * stride : (plane + 1) * stride] = value
-    cpu._similarity_row(blurred, *np.zeros((2, width), np.float32), out)
+    cpu_kernels._similarity_row(blurred, *np.zeros((2, width), np.float32), out)
     assert np.isfinite(out).all()
 
 
