@@ -57,3 +57,6 @@ def _compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any
 kernel = partial(_compiled, _nrt=False)
 allocating_kernel = _compiled
 parallel_kernel = partial(_compiled, parallel=True)
+# Without this, the loss gradient differed in its last bit between the process that compiled it and
+# those that read it from disk: each caller brings its own copy of a function that is not inlined.
+inlined_kernel = partial(_compiled, forceinline=True)

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from ops.compiling import allocating_kernel, parallel_kernel
+from ops.compiling import inlined_kernel, parallel_kernel
 from ops.photometric import reference
 
 RADIUS = reference.WINDOW_RADIUS
@@ -58,7 +58,7 @@ class Tile(NamedTuple):
     right: int
 
 
-@allocating_kernel
+@inlined_kernel
 def _sections(scratch):
     """Divide a thread's scratch into planes of errors (3), of SSIM (4) and of blurs (3).
 
@@ -68,7 +68,7 @@ def _sections(scratch):
     return scratch[: 3 * PLANE], scratch[3 * PLANE : 7 * PLANE], scratch[7 * PLANE :]
 
 
-@allocating_kernel
+@inlined_kernel
 def _tile(row):
     return Tile(row[0], row[1], row[2], row[3], row[4])
 
@@ -127,7 +127,7 @@ def blur_target(target, statistics, threads):
             )
 
 
-@allocating_kernel
+@inlined_kernel
 def _pixel_terms(image, target, tile, weights, gradient, wants_gradient, sums):
     """Sum |x-y| and (x-y)² over a tile; where wanted, set the gradient of these two terms."""
     for row in range(tile.top, tile.bottom):
@@ -141,7 +141,7 @@ def _pixel_terms(image, target, tile, weights, gradient, wants_gradient, sums):
             _error_gradient_row(x, y, weights[0], weights[1], g)
 
 
-@allocating_kernel
+@inlined_kernel
 def _errors(image, target, tile, errors):
     """Set planes e, e² and e y, of the tile and BORDER pixels around it."""
     height, width = image.shape[1:]
@@ -161,7 +161,7 @@ def _errors(image, target, tile, errors):
             )
 
 
-@allocating_kernel
+@inlined_kernel
 def _similarity(statistics, tile, errors, blurred, partials):
     """Set planes ∂m, ∂q, ∂r and SSIM, of the tile and RADIUS pixels around it."""
     height, width = statistics.mean.shape[1:]
@@ -184,7 +184,7 @@ def _similarity(statistics, tile, errors, blurred, partials):
             )
 
 
-@allocating_kernel
+@inlined_kernel
 def _clear_around(planes, count, line, margin, inside, span):
     """Set a line of the first planes to 0 but for the inside pixels after the margin."""
     for plane in range(count):
@@ -193,7 +193,7 @@ def _clear_around(planes, count, line, margin, inside, span):
         planes[begin + margin + inside : begin + span] = 0
 
 
-@allocating_kernel
+@inlined_kernel
 def _sum_of_similarity(tile, partials):
     total = 0.0
     for row in range(tile.top, tile.bottom):
@@ -201,13 +201,13 @@ def _sum_of_similarity(tile, partials):
     return total
 
 
-@allocating_kernel
+@inlined_kernel
 def _similarity_of_row(tile, partials, row):
     begin = 3 * PLANE + (row - tile.top + RADIUS) * STRIDE + RADIUS
     return partials[begin : begin + tile.right - tile.left]
 
 
-@allocating_kernel
+@inlined_kernel
 def _add_similarity_gradient(image, target, tile, partials, blurred, weight, gradient):
     """Add the gradient of SSIM, times weight, to the gradient of a tile."""
     span = tile.right - tile.left
@@ -224,7 +224,7 @@ def _add_similarity_gradient(image, target, tile, partials, blurred, weight, gra
         )
 
 
-@allocating_kernel
+@inlined_kernel
 def _blur_columns(source, width, blurred):
     """Blur three planes down their columns: GROUP rows, whose windows start at the source."""
     for plane in range(3):
@@ -241,7 +241,7 @@ def _blur_columns(source, width, blurred):
             out[i + 3 * STRIDE] = d
 
 
-@allocating_kernel
+@inlined_kernel
 def _error_sums_row(x, y):
     absolute, squared = ZERO, ZERO
     for i in range(len(x)):
@@ -251,7 +251,7 @@ def _error_sums_row(x, y):
     return absolute, squared
 
 
-@allocating_kernel
+@inlined_kernel
 def _error_gradient_row(x, y, l1_weight, l2_weight, gradient):
     for i in range(len(gradient)):
         error = x[i] - y[i]
@@ -260,7 +260,7 @@ def _error_gradient_row(x, y, l1_weight, l2_weight, gradient):
         gradient[i] = slope + l2_weight * error
 
 
-@allocating_kernel
+@inlined_kernel
 def _error_row(x, y, out):
     for i in range(len(x)):
         error = x[i] - y[i]
@@ -269,7 +269,7 @@ def _error_row(x, y, out):
         out[i + 2 * PLANE] = error * y[i]
 
 
-@allocating_kernel
+@inlined_kernel
 def _similarity_row(blurred, mean, variance, out):
     """Blur along the row what is blurred down the columns, and set ∂m, ∂q, ∂r and SSIM."""
     for i in range(len(mean)):
@@ -296,7 +296,7 @@ def _similarity_row(blurred, mean, variance, out):
         out[i + 3 * PLANE] = luminance * structure
 
 
-@allocating_kernel
+@inlined_kernel
 def _similarity_gradient_row(blurred, x, y, weight, gradient):
     """Blur along the row what is blurred down the columns, and add the chain rule's sum."""
     for i in range(len(gradient)):
@@ -306,7 +306,7 @@ def _similarity_gradient_row(blurred, x, y, weight, gradient):
         gradient[i] += weight * (by_m + TWO * (x[i] - y[i]) * by_q + y[i] * by_r)
 
 
-@allocating_kernel
+@inlined_kernel
 def _add_row(values, weight, sums, squares):
     for i in range(len(values)):
         value = np.float64(values[i])
@@ -314,7 +314,7 @@ def _add_row(values, weight, sums, squares):
         squares[i] += weight * value * value
 
 
-@allocating_kernel
+@inlined_kernel
 def _mean_and_variance_row(sums, squares, mean, variance):
     for i in range(len(mean)):
         average = _taps(sums, i, 1, WINDOW64)
@@ -322,7 +322,7 @@ def _mean_and_variance_row(sums, squares, mean, variance):
         variance[i] = _taps(squares, i, 1, WINDOW64) - average * average
 
 
-@allocating_kernel
+@inlined_kernel
 def _sum_row(values):
     total = ZERO
     for i in range(len(values)):
@@ -330,7 +330,7 @@ def _sum_row(values):
     return total
 
 
-@allocating_kernel
+@inlined_kernel
 def _taps(values, i, step, window):
     """Weigh the 11 values at i, i + step, …, i + 10 step with the symmetric window."""
     return (
@@ -343,7 +343,7 @@ def _taps(values, i, step, window):
     )
 
 
-@allocating_kernel
+@inlined_kernel
 def _at_least(value, bound):
     """Undo rounding that took a value below its lower bound; NaN stays NaN."""
     return bound if value < bound else value
