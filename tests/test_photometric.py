@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import random
 import subprocess
@@ -16,7 +17,7 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from ops.photometric import PhotometricLoss, cpu, cpu_kernels, reference, ssim, ssim_map
+from ops.photometric import PhotometricLoss, cpu, cpu_kernels, reference, ssim, ssim_map, ssim_sum
 
 ALL_TERMS = {"l1_ratio": 0.7, "l2_ratio": 0.4, "ssim_ratio": 0.3}
 REACH = 2 * reference.WINDOW_RADIUS  # how far a pixel's value is felt in the gradient
@@ -216,6 +217,109 @@ def test_terms_are_the_means_they_are_named_after():
     assert terms.ssim.item() == pytest.approx(ssim_map(image, target).mean().item(), abs=1e-6)
     weighed = 0.7 * terms.l1 + 0.4 * terms.l2 + 0.3 * (1 - terms.ssim)
     assert terms.total.item() == pytest.approx(weighed.item(), rel=1e-6)
+
+
+# --- bands of rows
+
+
+def random_bands(dice: random.Random, height: int) -> list[tuple[int, int]]:
+    """Return bands (first, end) of one height, or uneven, down to a single row."""
+    even = range(0, height, dice.choice([1, 2, 3, 5, 6, 11, 40, 70]))
+    uneven = dice.choices(range(height), k=4)
+    bands = list(itertools.pairwise(sorted({0, *dice.choice([even, uneven]), height})))
+    print(f"{height} rows in the bands {bands}")
+    return bands
+
+
+def window_of(first: int, end: int, height: int) -> tuple[slice, tuple[int, int]]:
+    """Return the rows that a band's SSIM depends on, and where in them the band lies."""
+    top = max(first - reference.WINDOW_RADIUS, 0)
+    return slice(top, min(end + reference.WINDOW_RADIUS, height)), (first - top, end - top)
+
+
+def evaluate_in_bands(image: Tensor, target: Tensor, bands, **ratios: float):
+    """Return the sums over bands of the terms, as numbers, and of the gradients."""
+    terms, gradient = np.zeros(4), torch.zeros_like(image)
+    for first, end in bands:
+        rows, counted = window_of(first, end, image.shape[1])
+        band, part = evaluate(
+            image[:, rows], target[:, rows], counted=counted, numel=image.numel(), **ratios
+        )
+        terms += [term.item() for term in band]
+        gradient[:, rows] += part
+    return terms, gradient
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
+def test_terms_and_gradients_of_bands_add_up_to_those_of_the_picture(dtype, tolerance, seed):
+    dice = random.Random(seed)
+    for _ in range(8):
+        shape = dice.randint(1, 4), dice.randint(1, 150), dice.randint(1, 60)
+        names = ("l1_ratio", "l2_ratio", "ssim_ratio")
+        ratios = {name: dice.choice([0.0, dice.random()]) for name in names}
+        print(shape, ratios)
+        image, target = (picture.to(dtype) for picture in noisy_pair(*shape))
+        expected, gradient = evaluate(image, target, **ratios)
+        terms, summed = evaluate_in_bands(image, target, random_bands(dice, shape[1]), **ratios)
+        assert terms == pytest.approx(
+            [term.item() for term in expected], rel=tolerance, abs=tolerance, nan_ok=True
+        )
+        assert torch.linalg.norm(summed - gradient) <= tolerance * torch.linalg.norm(gradient)
+
+
+def test_cpu_agrees_with_the_reference_on_any_window(seed):
+    dice = random.Random(seed)
+    for _ in range(20):
+        channels, height, width = dice.randint(1, 4), dice.randint(1, 150), dice.randint(1, 60)
+        counted = tuple(sorted(dice.sample(range(height + 1), 2)))
+        numel = channels * height * width
+        print(counted, numel)
+        pair = noisy_pair(channels, height, width)
+        assert_agrees_with_reference(*pair, counted=counted, numel=numel, **ALL_TERMS)
+        with torch.no_grad():
+            loss = PhotometricLoss(pair[1], counted=counted, numel=numel)
+            exact = PhotometricLoss(pair[1].double(), counted=counted, numel=numel)
+            silent, expected = loss(pair[0]).total, exact(pair[0].double()).total
+        assert silent.item() == pytest.approx(expected.item(), rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.usefixtures("seed")
+def test_rows_that_do_not_count_are_felt_through_ssim_only_and_only_nearby(dtype):
+    image, target = (picture.to(dtype) for picture in noisy_pair(2, 60, 30))
+    counted, near = slice(20, 31), slice(15, 36)
+    uncounted, far = torch.ones(60, dtype=torch.bool), torch.ones(60, dtype=torch.bool)
+    uncounted[counted], far[near] = False, False
+    pixelwise, gradient = evaluate(image, target, ssim_ratio=0.0, counted=(20, 31))
+    assert pixelwise.l1.item() == pytest.approx((image - target)[:, counted].abs().mean().item())
+    assert not gradient[:, uncounted].any()
+    _, gradient = evaluate(image, target, **ALL_TERMS, counted=(20, 31))
+    assert gradient[:, near].all()
+    assert not gradient[:, far].any()
+    _, tight = evaluate(image[:, near], target[:, near], **ALL_TERMS, counted=(5, 16))
+    torch.testing.assert_close(tight, gradient[:, near], rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.usefixtures("seed")
+def test_a_poisoned_image_does_not_spoil_the_next_band():
+    image, target = noisy_pair(3, 40, 50)
+    _, before = evaluate(image, target, counted=(5, 35))
+    evaluate(torch.full((3, 300, 600), math.nan), torch.rand(3, 300, 600))
+    _, after = evaluate(image, target, counted=(5, 35))
+    assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
+def test_sums_of_ssim_over_bands_add_up(dtype, tolerance, seed):
+    image, target = (picture.to(dtype) for picture in noisy_pair(3, 83, 47))
+    sums = []
+    for first, end in random_bands(random.Random(seed), 83):
+        rows, counted = window_of(first, end, 83)
+        sums.append(ssim_sum(image[:, rows], target[:, rows], counted).item())
+        exact = ssim_map(image, target)[:, first:end].sum().item()
+        assert sums[-1] == pytest.approx(exact, rel=1e-4, abs=1e-4)
+    assert sum(sums) / image.numel() == pytest.approx(ssim(image, target).item(), rel=tolerance)
+    assert ssim_sum(image, target).item() == pytest.approx(sum(sums), rel=tolerance)
 
 
 # --- properties of SSIM and of the loss
@@ -471,3 +575,20 @@ def test_an_image_unlike_the_target_is_refused(image, message):
     for use in (lambda x: PhotometricLoss(target)(x), lambda x: ssim(x, target)):
         with pytest.raises(ValueError, match=message):
             use(image)
+
+
+@pytest.mark.parametrize("counted", [(-1, 3), (2, 2), (3, 1), (0, 5), (4, 5), (0, 2, 4), ()])
+def test_counted_rows_that_the_target_does_not_have_are_refused(counted):
+    target = torch.zeros(3, 4, 4)
+    for use in (
+        lambda: PhotometricLoss(target, counted=counted),
+        lambda: ssim_sum(target, target, counted),
+    ):
+        with pytest.raises(ValueError, match=r"counted.*0 <= first < end <= 4.*found \("):
+            use()
+
+
+@pytest.mark.parametrize("numel", [0, -48])
+def test_means_over_no_values_are_refused(numel):
+    with pytest.raises(ValueError, match=rf"numel must be at least 1; found {numel}"):
+        PhotometricLoss(torch.zeros(3, 4, 4), numel=numel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from ops.photometric import PhotometricLoss
 from ops.splat2d import RasterConfig, reference, render
 
 CONFIGS = {
@@ -222,6 +224,114 @@ def test_tensors_that_are_not_contiguous_are_read_rightly(generator):
     expected = render(*parameters, 30, 30)
     torch.testing.assert_close(render(*strided, 30, 30), expected)
     torch.testing.assert_close(render(*turned, 30, 30), expected)
+
+
+# --- bands of rows
+
+
+def bands(rng, height):
+    """Bands (first, end) that make up a picture: of one height, or uneven, down to a single row."""
+    step = rng.integers(1, 20)
+    even, uneven = range(0, height, step), rng.integers(0, height, 4)
+    cuts = sorted({0, *(even if rng.random() < 0.5 else uneven), height})
+    print(f"{height} rows cut at {cuts}")
+    return list(itertools.pairwise(map(int, cuts)))
+
+
+def gradients(picture, upstream, parameters):
+    return torch.autograd.grad(picture, parameters, upstream)
+
+
+def assert_close_by_norm(found, expected, tolerance):
+    """The same gradients of every parameter, relative to their norm."""
+    for name, a, b in zip(("xy", "scale", "rot", "feat"), found, expected, strict=True):
+        assert (a - b).norm() <= tolerance * b.norm(), f"{name}: {(a - b).norm() / b.norm():.2e}"
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_bands_are_rows_of_the_picture_and_their_gradients_add_up(
+    name, dtype, tolerance, rng, generator
+):
+    config, height, width = CONFIGS[name], int(rng.integers(1, 90)), int(rng.integers(1, 60))
+    drawn = gaussians(generator, 80, int(rng.integers(1, 5)), config.inverse_scale)
+    certain = ~doubtful(drawn, height, width, config)
+    parameters = [p.to(dtype).requires_grad_() for p in drawn]
+    whole = render(*parameters, height, width, config)
+    upstream = torch.randn(whole.shape, generator=generator).to(dtype) * certain
+    total = [torch.zeros_like(p) for p in parameters]
+    for first, end in bands(rng, height):
+        band = render(*parameters, height, width, config, rows=(first, end))
+        assert band.shape == (len(whole), end - first, width)
+        found, expected = (x[:, certain[first:end]] for x in (band, whole[:, first:end]))
+        torch.testing.assert_close(found, expected, atol=10 * tolerance, rtol=10 * tolerance)
+        for sum_, part in zip(
+            total, gradients(band, upstream[:, first:end], parameters), strict=True
+        ):
+            sum_ += part
+    assert_close_by_norm(total, gradients(whole, upstream, parameters), tolerance)
+
+
+def test_rows_far_down_a_tall_picture_agree_with_the_twin(generator):
+    height, rows = 3_000_000, (2_000_003, 2_000_023)
+    parameters = gaussians(generator, 30)
+    parameters[0][:, 1] = (rows[0] + 20 * torch.rand(30, generator=generator)) / height
+    image = render(*parameters, height, 25, rows=rows)
+    exact = [p.double() for p in parameters]
+    expected = render(*exact, height, 25, rows=rows).float()
+    w = reference.weights(*exact[:3], height, 25, RasterConfig(), rows)
+    ranked = torch.topk(w, 11, dim=0).values
+    certain = (ranked[-1] / ranked[-2].clamp(min=1e-30) - RasterConfig().tie).abs() > 1e-4
+    certain &= ((w / RasterConfig().w_min - 1).abs() > 1e-4).all(dim=0)
+    torch.testing.assert_close(image[:, certain], expected[:, certain], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows_without_gaussians_are_black(dtype):
+    parameters = [torch.zeros(0, k, dtype=dtype) for k in (2, 2, 1, 3)]
+    image = render(*parameters, 20, 30, rows=(5, 9))
+    assert image.shape == (3, 4, 30)
+    assert not image.any()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_a_picture_drawn_and_compared_in_bands_has_the_gradients_of_the_whole(
+    dtype, tolerance, rng, generator
+):
+    # Wide Gaussians that are brighter than the target: no weight and no error is near a threshold.
+    height, width, channels = (int(rng.integers(1, end)) for end in (45, 35, 5))
+    config = RasterConfig(topk=32)
+    parameters = [
+        torch.rand(20, 2, generator=generator),
+        1 / (15 + 15 * torch.rand(20, 2, generator=generator)),
+        3 * torch.randn(20, 1, generator=generator),
+        1.5 + torch.rand(20, channels, generator=generator),
+    ]
+    parameters = [p.to(dtype).requires_grad_() for p in parameters]
+    target = torch.rand(channels, height, width, generator=generator).to(dtype)
+    ratios = {"l1_ratio": 0.7, "l2_ratio": 0.4, "ssim_ratio": 0.3}
+    PhotometricLoss(target, **ratios)(render(*parameters, height, width, config)).total.backward()
+    expected = [p.grad for p in parameters]
+    for p in parameters:
+        p.grad = None
+    for first, end in bands(rng, height):
+        top, bottom = max(first - 5, 0), min(end + 5, height)
+        counted = (first - top, end - top)
+        loss = PhotometricLoss(
+            target[:, top:bottom], **ratios, counted=counted, numel=target.numel()
+        )
+        loss(render(*parameters, height, width, config, rows=(top, bottom))).total.backward()
+    assert_close_by_norm([p.grad for p in parameters], expected, tolerance)
+
+
+@pytest.mark.parametrize("rows", [(-1, 5), (3, 3), (6, 4), (0, 11), (10, 11), (0, 5, 10), ()])
+def test_rows_that_the_picture_does_not_have_are_refused(rows):
+    parameters = [torch.zeros(5, k) for k in (2, 2, 1, 3)]
+    with pytest.raises(ValueError, match=r"rows=\(.*0 <= first < end <= height=10"):
+        render(*parameters, 10, 10, rows=rows)
+
+
+# --- the twin itself, and what is refused
 
 
 @pytest.mark.parametrize("blending", ["normalized", "additive"])

@@ -42,7 +42,7 @@ PLANE = (TILE_ROWS + 2 * BORDER + GROUP) * STRIDE  # floats from one plane to th
 
 
 class TargetStatistics(NamedTuple):
-    """The target's blurred mean and variance, (C, H, W) float32 each."""
+    """The target's blurred mean and variance, (C, H, W) float32 each, set at counted rows only."""
 
     mean: np.ndarray
     variance: np.ndarray
@@ -74,18 +74,24 @@ def _tile(row):
 
 
 @parallel_kernel
-def loss(image, target, statistics, weights, gradient, wants, tiles, scratch, sums):
-    """Fill sums (tiles, 3): of |x-y|, (x-y)² and SSIM; and, where wanted, the gradient."""
+def loss(image, target, statistics, counted, weights, gradient, wants, tiles, scratch, sums):
+    """Fill sums (tiles, 3): of |x-y|, (x-y)² and SSIM; and, where wanted, the gradient.
+
+    The sums are over the counted rows, first to one past the last. The gradient must be 0 at the
+    other rows: that of SSIM is added there, as far as the tiles go.
+    """
     wants_ssim, wants_gradient = wants
     threads = len(scratch)
     for thread in numba.prange(threads):
         errors, partials, blurred = _sections(scratch[thread])
         for index in range(thread, len(tiles), threads):
             tile = _tile(tiles[index])
-            _pixel_terms(image, target, tile, weights, gradient, wants_gradient, sums[index])
+            _pixel_terms(
+                image, target, counted, tile, weights, gradient, wants_gradient, sums[index]
+            )
             if wants_ssim:
                 _errors(image, target, tile, errors)
-                _similarity(statistics, tile, errors, blurred, partials)
+                _similarity(statistics, counted, tile, errors, blurred, partials)
                 sums[index, 2] = _sum_of_similarity(tile, partials)
                 if wants_gradient:
                     _add_similarity_gradient(
@@ -102,21 +108,22 @@ def similarity_map(image, target, statistics, similarity, tiles, scratch):
         for index in range(thread, len(tiles), threads):
             tile = _tile(tiles[index])
             _errors(image, target, tile, errors)
-            _similarity(statistics, tile, errors, blurred, partials)
+            _similarity(statistics, (0, image.shape[1]), tile, errors, blurred, partials)
             for row in range(tile.top, tile.bottom):
                 out = similarity[tile.channel, row, tile.left : tile.right]
                 out[:] = _similarity_of_row(tile, partials, row)
 
 
 @parallel_kernel
-def blur_target(target, statistics, threads):
-    """Fill mean and variance, in float64: it runs once, and what it loses stays lost."""
+def blur_target(target, counted, statistics, threads):
+    """Fill mean and variance at the counted rows, in float64: what is lost here stays lost."""
     channels, height, width = target.shape
+    first, end = counted
     for thread in numba.prange(threads):
         sums = np.zeros(width + 2 * RADIUS)
         squares = np.zeros(width + 2 * RADIUS)
-        for index in range(thread, channels * height, threads):
-            channel, row = index // height, index % height
+        for index in range(thread, channels * (end - first), threads):
+            channel, row = index // (end - first), first + index % (end - first)
             sums[:] = 0
             squares[:] = 0
             for tap in range(max(-RADIUS, -row), min(RADIUS + 1, height - row)):
@@ -128,9 +135,9 @@ def blur_target(target, statistics, threads):
 
 
 @inlined_kernel
-def _pixel_terms(image, target, tile, weights, gradient, wants_gradient, sums):
+def _pixel_terms(image, target, counted, tile, weights, gradient, wants_gradient, sums):
     """Sum |x-y| and (x-y)² over a tile; where wanted, set the gradient of these two terms."""
-    for row in range(tile.top, tile.bottom):
+    for row in range(max(tile.top, counted[0]), min(tile.bottom, counted[1])):
         x = image[tile.channel, row, tile.left : tile.right]
         y = target[tile.channel, row, tile.left : tile.right]
         absolute, squared = _error_sums_row(x, y)
@@ -162,18 +169,21 @@ def _errors(image, target, tile, errors):
 
 
 @inlined_kernel
-def _similarity(statistics, tile, errors, blurred, partials):
-    """Set planes ∂m, ∂q, ∂r and SSIM, of the tile and RADIUS pixels around it."""
-    height, width = statistics.mean.shape[1:]
+def _similarity(statistics, counted, tile, errors, blurred, partials):
+    """Set planes ∂m, ∂q, ∂r and SSIM, of the tile and RADIUS pixels around it.
+
+    They are 0 at rows that do not count, as they are outside the picture.
+    """
+    width = statistics.mean.shape[2]
     first, last = max(tile.left - RADIUS, 0), min(tile.right + RADIUS, width)
     margin = first - tile.left + RADIUS
     span = tile.right - tile.left + 2 * RADIUS
     top = tile.top - RADIUS
     for line in range(tile.bottom + RADIUS - top):
-        if line % GROUP == 0:
-            _blur_columns(errors[line * STRIDE :], span + 2 * RADIUS, blurred)
         row = top + line
-        inside = last - first if 0 <= row < height else 0
+        if line % GROUP == 0 and counted[0] - GROUP < row < counted[1]:
+            _blur_columns(errors[line * STRIDE :], span + 2 * RADIUS, blurred)
+        inside = last - first if counted[0] <= row < counted[1] else 0
         _clear_around(partials, 4, line, margin, inside, span)
         if inside > 0:
             _similarity_row(

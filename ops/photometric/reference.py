@@ -55,17 +55,26 @@ def ssim_map(image: Tensor, target: Tensor) -> Tensor:
 
 
 def loss_terms(
-    image: Tensor, target: Tensor, l1_ratio: float, l2_ratio: float, ssim_ratio: float
+    image: Tensor,
+    target: Tensor,
+    l1_ratio: float,
+    l2_ratio: float,
+    ssim_ratio: float,
+    counted: tuple[int, int] | None = None,
+    numel: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return total, mean |x-y|, mean (x-y)² and mean SSIM, all differentiable.
 
-    SSIM is NaN, and no part of the total, where ``ssim_ratio`` is 0.
+    Of the counted rows only (None: of all), and each the sum over them by ``numel`` (None: their
+    number of values). SSIM is NaN, and no part of the total, where ``ssim_ratio`` is 0.
     """
-    error = image - target
-    l1 = error.abs().mean()
-    l2 = (error * error).mean()
+    rows = slice(*counted or (0, image.shape[1]))
+    error = (image - target)[:, rows]
+    share = error.numel() / (numel or error.numel())
+    l1 = error.abs().mean() * share
+    l2 = (error * error).mean() * share
     total = l1_ratio * l1 + l2_ratio * l2
     if ssim_ratio == 0:
         return total, l1, l2, torch.full_like(l1, math.nan)
-    ssim = ssim_map(image, target).mean()
-    return total + ssim_ratio * (1 - ssim), l1, l2, ssim
+    ssim = ssim_map(image, target)[:, rows].mean() * share
+    return total + ssim_ratio * (share - ssim), l1, l2, ssim

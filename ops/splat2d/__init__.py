@@ -24,8 +24,10 @@ def render(
     height: int,
     width: int,
     config: RasterConfig | None = None,
-) -> Float[Tensor, "c {height} {width}"]:
-    """Draw N Gaussians as a picture of C channels.
+    *,
+    rows: tuple[int, int] | None = None,
+) -> Float[Tensor, "c rows {width}"]:
+    """Draw N Gaussians as a picture of C channels, or some rows of it.
 
     The pixel in column j and row i has its centre at (j + 0.5, i + 0.5). A Gaussian with a
     parameter that is not finite is not drawn and gets a gradient of 0.
@@ -39,23 +41,26 @@ def render(
     feat : colours; 1 to 32 channels, any range.
     height, width : size of the picture in pixels, at least 1.
     config : how to blend; shared by all backends.
+    rows : draw only the rows from the first to before the second of these; None draws all. Bands
+        of rows take memory one at a time, and their gradients add up to those of the picture.
 
     Returns
     -------
-    The picture, not clamped. Gradients flow to all four tensors.
+    The picture or its rows, (C, rows, W), not clamped. Gradients flow to all four tensors.
 
     Raises
     ------
     ValueError
-        Where shapes, dtypes or devices do not fit together.
+        Where shapes, dtypes or devices do not fit together, or the picture has no such rows.
     """
     config = config or RasterConfig()
     _check(xy, scale, rot, feat, height, width)
+    rows = _check_rows(rows, height)
     if xy.device.type == "cpu" and xy.dtype == torch.float32:
-        return _Cpu.apply(xy, scale, rot, feat, height, width, config)
+        return _Cpu.apply(xy, scale, rot, feat, height, width, config, rows)
     from ops.splat2d import reference
 
-    return reference.render(xy, scale, rot, feat, height, width, config)
+    return reference.render(xy, scale, rot, feat, height, width, config, rows)
 
 
 def _check(xy: Tensor, scale: Tensor, rot: Tensor, feat: Tensor, height: int, width: int) -> None:
@@ -78,16 +83,25 @@ def _check(xy: Tensor, scale: Tensor, rot: Tensor, feat: Tensor, height: int, wi
         raise ValueError(f"height={height}, width={width}: a picture has at least one pixel")
 
 
+def _check_rows(rows: tuple[int, int] | None, height: int) -> tuple[int, int]:
+    rows = (0, height) if rows is None else tuple(rows)
+    if len(rows) != 2 or not 0 <= rows[0] < rows[1] <= height:
+        raise ValueError(
+            f"rows={rows}: rows must be (first, end) with 0 <= first < end <= height={height}"
+        )
+    return rows
+
+
 class _Cpu(torch.autograd.Function):
     """Autograd around the Numba kernels."""
 
     @staticmethod
-    def forward(ctx: Any, xy, scale, rot, feat, height, width, config):
+    def forward(ctx: Any, xy, scale, rot, feat, height, width, config, rows):
         from ops.splat2d import cpu
 
         arrays = [t.detach().contiguous().numpy() for t in (xy, scale, rot, feat)]
         with kernel_lock():
-            image, ctx.state = cpu.render(*arrays, height, width, config)
+            image, ctx.state = cpu.render(*arrays, height, width, config, rows)
         return torch.from_numpy(image)
 
     @staticmethod
@@ -96,4 +110,4 @@ class _Cpu(torch.autograd.Function):
 
         with kernel_lock():
             grads = cpu.differentiate(grad.contiguous().numpy(), ctx.state)
-        return *(torch.from_numpy(g) for g in grads), None, None, None
+        return *(torch.from_numpy(g) for g in grads), None, None, None, None

@@ -28,6 +28,7 @@ class State(NamedTuple):
     scale: np.ndarray
     feat: np.ndarray
     config: RasterConfig
+    height: int  # of the whole picture; the image may be some of its rows
 
 
 def _workers(tiles: int) -> int:
@@ -43,30 +44,37 @@ def render(
     height: int,
     width: int,
     config: RasterConfig,
+    rows: tuple[int, int],
 ) -> tuple[np.ndarray, State]:
-    """Picture (C, H, W) float32 of float32 Gaussians, and the state for :func:`differentiate`."""
-    geometry, drawable = project(xy, scale, rot, feat, width, height, config.inverse_scale)
+    """Rows of a picture (C, rows, W) float32, and the state for :func:`differentiate`.
+
+    Past ``project``, the rows are a picture of their own.
+    """
+    first, end = rows
+    drawn = end - first
+    geometry, drawable = project(xy, scale, rot, feat, width, height, first, config.inverse_scale)
     cut = config.cut * SLACK
-    bins = bin_gaussians(geometry, drawable, cut, config.tile, width, height)
+    bins = bin_gaussians(geometry, drawable, cut, config.tile, width, drawn)
     tile_start, owners, _, _ = bins
     ranks = tuple(range(config.topk)) if config.blending == "normalized" else ()
     # NumPy asks for huge pages, which Numba's own allocator does not: at 2048×2048 most of the
     # time went into page faults.
-    image = np.empty((feat.shape[1], height, width), np.float32)
-    threshold, inverse = np.empty((2, height, width), np.float32)
+    image = np.empty((feat.shape[1], drawn, width), np.float32)
+    threshold, inverse = np.empty((2, drawn, width), np.float32)
     reach = np.empty((len(owners), 2), np.int32)
     forward(
         image, threshold, inverse, reach, geometry, feat, tile_start, owners, cut,
         F(config.w_min), F(config.tie), F(config.eps), config.tile, ranks,
         _workers(len(tile_start) - 1),
     )  # fmt: skip
-    return image, State(image, threshold, inverse, reach, bins, geometry, scale, feat, config)
+    return image, State(
+        image, threshold, inverse, reach, bins, geometry, scale, feat, config, height
+    )
 
 
 def differentiate(grad: np.ndarray, state: State) -> tuple[np.ndarray, ...]:
-    """Gradients of xy, scale, rot and feat from the gradient of the picture (C, H, W)."""
+    """Gradients of xy, scale, rot and feat from the gradient of the rows (C, rows, W)."""
     tile_start, owners, slots, slot_start = state.bins
-    _, height, width = grad.shape
     config = state.config
     partial = np.empty((len(owners), 5 + len(grad)), np.float32)
     backward(
@@ -75,5 +83,6 @@ def differentiate(grad: np.ndarray, state: State) -> tuple[np.ndarray, ...]:
         _workers(len(tile_start) - 1),
     )  # fmt: skip
     return collect(
-        partial, slot_start, state.geometry, state.scale, width, height, config.inverse_scale
-    )
+        partial, slot_start, state.geometry, state.scale, grad.shape[2], state.height,
+        config.inverse_scale,
+    )  # fmt: skip

@@ -64,8 +64,11 @@ def inverse_scales(scale, inverse):
 
 
 @allocating_kernel
-def project(xy, scale, rot, feat, width, height, inverse):
-    """Geometry (N, 6) of every Gaussian, and whether all its parameters are finite (N)."""
+def project(xy, scale, rot, feat, width, height, top, inverse):
+    """Geometry (N, 6) of every Gaussian, and whether all its parameters are finite (N).
+
+    Centres are counted from row ``top`` of a picture of ``height`` rows.
+    """
     n, channels = feat.shape
     geometry = np.empty((n, 6), np.float32)
     drawable = np.empty(n, np.bool_)
@@ -73,7 +76,7 @@ def project(xy, scale, rot, feat, width, height, inverse):
         u, v = inverse_scales(scale[i], inverse)
         c, s = math.cos(float(rot[i, 0])), math.sin(float(rot[i, 0]))
         geometry[i, CX] = F(float(xy[i, 0]) * width)
-        geometry[i, CY] = F(float(xy[i, 1]) * height)
+        geometry[i, CY] = F(float(xy[i, 1]) * height - top)
         geometry[i, M00], geometry[i, M01] = F(u * c), F(u * s)
         geometry[i, M10], geometry[i, M11] = F(-v * s), F(v * c)
         total = ZERO

@@ -60,13 +60,20 @@ class RasterConfig:
 
 
 def weights(
-    xy: Tensor, scale: Tensor, rot: Tensor, height: int, width: int, config: RasterConfig
+    xy: Tensor,
+    scale: Tensor,
+    rot: Tensor,
+    height: int,
+    width: int,
+    config: RasterConfig,
+    rows: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Weight of every Gaussian at every pixel, (N, H, W), before any cut."""
+    """Weight of every Gaussian at every pixel, (N, rows, W), before any cut."""
+    first, end = rows or (0, height)
     size = torch.tensor([width, height], dtype=xy.dtype, device=xy.device)
     inverse = scale if config.inverse_scale else 1 / scale
     x = torch.arange(width, dtype=xy.dtype, device=xy.device) + 0.5
-    y = torch.arange(height, dtype=xy.dtype, device=xy.device) + 0.5
+    y = torch.arange(first, end, dtype=xy.dtype, device=xy.device) + 0.5
     center = xy * size
     dx = x[None, None, :] - center[:, 0, None, None]
     dy = y[None, :, None] - center[:, 1, None, None]
@@ -93,14 +100,16 @@ def render(
     height: int,
     width: int,
     config: RasterConfig,
+    rows: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Draw the picture (C, H, W). See :func:`ops.splat2d.render`."""
+    """Draw the rows of the picture (C, rows, W). See :func:`ops.splat2d.render`."""
+    first, end = rows or (0, height)
     drawable = torch.cat([xy, scale, rot, feat], dim=1).isfinite().all(dim=1)
     drawable &= (scale if config.inverse_scale else 1 / scale).isfinite().all(dim=1)
     xy, scale, rot, feat = xy[drawable], scale[drawable], rot[drawable], feat[drawable]
     if len(xy) == 0:
-        return feat.sum(dim=0)[:, None, None].expand(-1, height, width)
-    w = weights(xy, scale, rot, height, width, config)
+        return feat.sum(dim=0)[:, None, None].expand(-1, end - first, width)
+    w = weights(xy, scale, rot, height, width, config, rows)
     w = torch.where(kept(w.detach(), config), w, 0)
     color = torch.einsum("nhw,nc->chw", w, feat)
     if config.blending == "normalized":
