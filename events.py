@@ -50,7 +50,12 @@ class Progress(Event):
 
 @dataclass(frozen=True)
 class Evaluated(Event):
-    """Quality was measured; the same numbers are a row of ``metrics.csv``."""
+    """Quality was measured; the same numbers are a row of ``metrics.csv``.
+
+    Where pictures are drawn in bands (on a GPU, or with ``use_gradient_checkpointing``) and have
+    more than about a megapixel, ``image`` is reduced: both sides are divided by a whole number,
+    rounded up, and its pixels are means over squares.
+    """
 
     steps: int
     total_loss: float
@@ -61,7 +66,7 @@ class Evaluated(Event):
     ssim: float
     num_gaussians: int
     num_bytes: int
-    image: Tensor  # (C, H, W) in [0, 1], as it should look
+    image: Tensor  # in main memory; (C, H, W) in [0, 1], as it should look, or see above
 
 
 @dataclass(frozen=True)

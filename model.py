@@ -1,18 +1,17 @@
 """GaussianSplatting2D: fits Gaussians to a picture, as in Image-GS; read it top to bottom.
 
 Settings and picture, Gaussians at the start, optimiser, the loop, growth, learning rates, saving.
+What a step does on which device is in ``fitting.step`` and ``fitting.step_cuda``.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from events import (
@@ -27,21 +26,18 @@ from events import (
     RunStarted,
     Status,
 )
-from fitting import checkpoints, placement, results
-from fitting.gaussians import NAMES
+from fitting import checkpoints, machine, placement, results
+from fitting.faults import DivergedError, GpuError, leave_gpu
+from fitting.gaussians import NAMES, Gaussians
+from fitting.measure import quality
 from fitting.recorder import Recorder
 from fitting.schedule import GrowthPlan, LearningRateSchedule, Verdict
+from fitting.step import STRETCH_SECONDS, Step, make_step
 from imaging.files import find_picture, load_target
-from imaging.metrics import psnr
 from ops.adam import Adam, extend
-from ops.photometric import LossTerms, PhotometricLoss, ssim
 from settings import Settings, SettingsError
 
-SECONDS_BETWEEN_SIGNS = 0.2
-
-
-class DivergedError(ArithmeticError):
-    """The loss or a parameter is no longer a finite number."""
+__all__ = ["DivergedError", "GaussianSplatting2D", "GpuError"]
 
 
 class GaussianSplatting2D:
@@ -62,7 +58,7 @@ class GaussianSplatting2D:
     def __init__(self, settings: Settings, folder: str | Path, *, resume: bool = False):
         self.settings = settings
         self.folder = Path(folder)
-        self.device = torch.device("cpu")
+        self.device, self.device_notice = machine.choose_device(settings.device)
         self.rng = np.random.default_rng(settings.seed)
 
         # Picture
@@ -74,12 +70,6 @@ class GaussianSplatting2D:
         )
         self.height, self.width = self.target.size
         self._check_count()
-        self.loss = PhotometricLoss(
-            self.target.pixels,
-            l1_ratio=settings.l1_loss_ratio,
-            l2_ratio=settings.l2_loss_ratio,
-            ssim_ratio=settings.ssim_loss_ratio,
-        )
 
         # Gaussians, optimiser, schedules
         self.growth = GrowthPlan.of(settings)
@@ -87,8 +77,9 @@ class GaussianSplatting2D:
         rates = (settings.pos_lr, settings.scale_lr, settings.rot_lr, settings.feat_lr)
         self.optimizer = Adam(dict(zip(NAMES, rates, strict=True)))
         self.schedule = LearningRateSchedule()
-        self.step = 0
         self.seconds = self.render_seconds = 0.0
+        self.stepper: Step | None = None  # while it trains
+        self.kept: Gaussians | None = None  # a copy in main memory, while a GPU trains
         if resume:
             checkpoints.restore(self)
 
@@ -100,6 +91,11 @@ class GaussianSplatting2D:
                 f"{self.settings.input_filename} ({self.width}×{self.height}); "
                 f"use at most {pixels}"
             )
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.gaussians.step
 
     # The loop
 
@@ -123,13 +119,14 @@ class GaussianSplatting2D:
         except (GeneratorExit, KeyboardInterrupt) as stop:
             status, error = "interrupted", stop
         except Exception as problem:
-            error = problem
             if isinstance(problem.__cause__ or problem.__context__, KeyboardInterrupt):
                 # Ctrl-C within a compiled kernel arrives as a SystemError.
                 status, error = "interrupted", KeyboardInterrupt()
             else:
-                recorder.fail(problem)
+                error = leave_gpu(self, problem) or problem
+                recorder.fail(error)
         self.seconds = clock.seconds()
+        self._free()
         scores = results.write(self, recorder, status)
         if error is not None:
             raise error
@@ -142,22 +139,19 @@ class GaussianSplatting2D:
             self.step, self.seconds, self.folder, s.steps, self.width, self.height,
             len(self.target.pixels), len(self.gaussians), str(self.device), self.target.full_pixels,
         )  # fmt: skip
-        for message in filter(None, (*self.target.notes, self.growth.notice)):
+        notices = (*self.target.notes, self.growth.notice, self.device_notice)
+        for message in filter(None, notices):
             recorder.notice(message)
             yield Notice(self.step, self.seconds, message)
+        self._prepare()
         first, sign, stop = self.step, time.perf_counter(), False
         while True:
             if s.save_ckpt_steps and self.step % s.save_ckpt_steps == 0 and self.step > first:
                 yield FileSaved(self.step, self.seconds, checkpoints.save(self))
             if self.step in self.growth.additions:
                 yield self._grow(self.growth.additions[self.step])
-            begun = time.perf_counter()
-            image = self.gaussians.draw()
-            self.render_seconds += time.perf_counter() - begun
-            terms = self.loss(image)
-            self.check_finite(terms)
             if self.step % s.eval_steps == 0 or self.step == s.steps:
-                evaluated = self._evaluate(image.detach(), terms)
+                evaluated = self._evaluate()
                 recorder.measure(results.row(evaluated, self.render_seconds))
                 yield evaluated
                 verdict = self._judge(evaluated)
@@ -168,42 +162,51 @@ class GaussianSplatting2D:
                 yield self._save_image()
             if stop or self.step == s.steps:
                 break
-            terms.total.backward()
-            self.optimizer.update(self.gaussians.tensors())
-            self.step += 1
-            self.gaussians.step = self.step
-            if time.perf_counter() - sign > SECONDS_BETWEEN_SIGNS:
-                sign = time.perf_counter()
-                yield Progress(self.step, self.seconds, s.steps)
+            goal = self._next_halt()
+            while self.step < goal:
+                self.render_seconds += self.stepper.advance(goal - self.step)
+                if time.perf_counter() - sign > STRETCH_SECONDS:
+                    sign = time.perf_counter()
+                    yield Progress(self.step, self.seconds, s.steps)
         yield RunEnded(
             self.step, self.seconds, "stopped early" if stop else "finished", self.folder
         )
 
-    def check_finite(self, terms: LossTerms) -> None:
-        """Stop a run whose loss or parameters are no longer numbers, and say which."""
-        bad = [n for n, t in self.gaussians.tensors().items() if not bool(t.isfinite().all())]
-        if bad or not math.isfinite(terms.total.item()):
-            what = f"parameter {', '.join(bad)}" if bad else "loss"
-            raise DivergedError(
-                f"step {self.step}: the {what} is no longer finite. Lower its learning rate, or "
-                "look at the picture for values that are not numbers."
-            )
+    def _prepare(self) -> None:
+        """Make what steps need, where the Gaussians are to be trained."""
+        self.stepper = None  # before its successor, for they might not fit into memory together
+        if self.device.type != "cpu":
+            self.kept = self.gaussians.on_host()
+            self.gaussians.move_to(self.device)
+        self.stepper = make_step(self.settings, self.gaussians, self.target.pixels, self.optimizer)
 
-    @torch.no_grad()
-    def _evaluate(self, image: Tensor, terms: LossTerms) -> Evaluated:
+    def _free(self) -> None:
+        """Give back what only steps needed, before results are drawn."""
+        if self.stepper is not None:
+            self.stepper.close()
+        self.stepper = None
+
+    def _next_halt(self) -> int:
+        """The next step at which there is more to do than to go on."""
+        s = self.settings
+        intervals = (s.eval_steps, s.save_ckpt_steps, s.save_image_steps)
+        halts = [self.step - self.step % every + every for every in intervals if every]
+        growth = [step for step in self.growth.additions if step > self.step]
+        return min([*halts, *growth, s.steps])
+
+    def _evaluate(self) -> Evaluated:
         """Measure against the stored picture at its full size."""
-        full = self.target.full_pixels
-        if image.shape != full.shape:
-            image = self.gaussians.draw_at(*self.target.full_size)
-        image = self.target.encode(image)
-        similarity = float(ssim(image, full))
+        loss = self.stepper.measure()
+        self.render_seconds += loss.seconds
+        if self.device.type != "cpu":
+            self.kept = self.gaussians.on_host()
+        found = quality(self.gaussians, self.target, loss.image, self.stepper.stored)
         # Without a weight, the loss does not compute its SSIM.
-        ssim_loss = 1 - (terms.ssim.item() if self.settings.ssim_loss_ratio else similarity)
+        similarity = loss.ssim if self.settings.ssim_loss_ratio else found.ssim
         return Evaluated(
             self.step, self.seconds, self.settings.steps,
-            terms.total.item(), terms.l1.item(), terms.l2.item(), ssim_loss,
-            psnr(image, full), similarity,
-            len(self.gaussians), -(-self.gaussians.bits() // 8), image,
+            loss.total, loss.l1, loss.l2, 1 - similarity, found.psnr, found.ssim,
+            len(self.gaussians), -(-self.gaussians.bits() // 8), found.image,
         )  # fmt: skip
 
     # Growth
@@ -213,14 +216,19 @@ class GaussianSplatting2D:
 
         The optimiser keeps what it knows of all that stay.
         """
-        with torch.no_grad():
-            error = self.target.pixels - self.gaussians.draw()
+        error = self.target.pixels - self.gaussians.drawing()
         moved, fresh = placement.where_error_is(
             self.settings, self.gaussians, error, count, self.rng
         )
-        for name, tensor in self.gaussians.tensors().items():
-            setattr(self.gaussians, name, extend(tensor, moved, fresh[name]).requires_grad_())
+        grown = {
+            name: extend(tensor, moved, fresh[name]).requires_grad_()
+            for name, tensor in self.gaussians.tensors().items()
+        }
+        for name, tensor in grown.items():  # all or, where memory is full, none of them
+            setattr(self.gaussians, name, tensor)
             self.optimizer.replace(name, moved, count)
+        self._free()
+        self._prepare()
         return GaussiansAdded(self.step, self.seconds, count, len(moved), len(self.gaussians))
 
     # Learning rates

@@ -142,10 +142,8 @@ class CommonSettings(BaseModel):
     seed: int = setting(123, "Seed of all random numbers.", group="Start", ge=0, le=2**32 - 1)
 
     # Training
-    device: Literal["auto", "cpu"] = setting(
-        "auto",
-        "auto takes the fastest device that this version can use: the CPU.",
-        group="Training",
+    device: Literal["auto", "cpu", "cuda"] = setting(
+        "auto", "auto takes an NVIDIA GPU where there is one, else the CPU.", group="Training"
     )
     l1_loss_ratio: float = setting(1.0, "Weight of the L1 loss.", group="Training", ge=0, le=100)
     l2_loss_ratio: float = setting(0.0, "Weight of the L2 loss.", group="Training", ge=0, le=100)
@@ -173,6 +171,24 @@ class CommonSettings(BaseModel):
         "Smaller gains are no improvement: this much SSIM, or a hundred times as many dB.",
         group="Training", ge=0, le=1,
     )  # fmt: skip
+
+    # Memory and speed
+    use_amp: bool = setting(
+        True,
+        "Hold pictures in half precision while a GPU trains; parameters stay in float32. "
+        "On the CPU it has no effect.",
+        group="Memory and speed",
+    )
+    use_gradient_checkpointing: bool = setting(
+        False,
+        "Draw and differentiate the picture in bands, which saves memory and costs some time.",
+        group="Memory and speed",
+    )
+    use_cuda_graph: bool = setting(
+        True,
+        "Replay a step on a GPU as one recorded graph; off is slower, with the same result.",
+        group="Memory and speed",
+    )
 
     # Growth
     use_progressive: bool = setting(

@@ -39,9 +39,14 @@ def _measure(pictures: Path, name: str, gaussians: int) -> dict[str, Any]:
     from settings import Settings
 
     settings = Settings.build(
-        input_dir=str(pictures), input_filename=f"{name}.png", gaussians=gaussians, steps=STEPS
+        input_dir=str(pictures),
+        input_filename=f"{name}.png",
+        gaussians=gaussians,
+        steps=STEPS,
+        device="cpu",
     )
     model = GaussianSplatting2D(settings, pictures / "unused")
+    model._prepare()
     product = common.matrix_product()
     parts: dict[str, list[float]] = {part: [] for part in PARTS}
     products: list[float] = []
@@ -67,16 +72,19 @@ def _measure(pictures: Path, name: str, gaussians: int) -> dict[str, Any]:
 
 def _step(model: Any) -> list[float]:
     """One step as the trainer does it, with the time before, between and after its parts."""
+    from fitting.step import Measured
+
     marks = [time.perf_counter()]
 
     def mark() -> None:
         marks.append(time.perf_counter())
 
+    stepper = model.stepper
     image = model.gaussians.draw()
     mark()
-    terms = model.loss(image)
+    terms = stepper._loss(image)
     mark()
-    model.check_finite(terms)
+    stepper._check(Measured(*(term.item() for term in terms), 0.0))
     mark()
     terms.total.backward()
     mark()

@@ -7,13 +7,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from fitting.gaussians import CheckpointError, Gaussians
 from fitting.schedule import LearningRateSchedule
 
 if TYPE_CHECKING:
     from model import GaussianSplatting2D
 
-MAY_DIFFER = ("steps", "device", "input_dir", "output_dir", "save_ckpt_steps", "save_image_steps")
+MAY_DIFFER = (
+    "steps", "device", "input_dir", "output_dir", "save_ckpt_steps", "save_image_steps",
+    "use_amp", "use_gradient_checkpointing", "use_cuda_graph",
+)  # fmt: skip
 
 
 def save(run: GaussianSplatting2D) -> Path:
@@ -23,8 +28,8 @@ def save(run: GaussianSplatting2D) -> Path:
     run.gaussians.save(
         path,
         # Not quantised: what is resumed goes on from exactly here.
-        raw={name: tensor.detach() for name, tensor in run.gaussians.tensors().items()},
-        moments={name: list(pair) for name, pair in optimizer.moments.items()},
+        raw=_on_host(run.gaussians.tensors()),
+        moments={name: [m.cpu() for m in pair] for name, pair in optimizer.moments.items()},
         rates=optimizer.rates,
         updates=optimizer.steps,
         schedule=asdict(run.schedule),
@@ -33,6 +38,10 @@ def save(run: GaussianSplatting2D) -> Path:
         render_seconds=run.render_seconds,
     )
     return path
+
+
+def _on_host(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu() for name, tensor in tensors.items()}
 
 
 def restore(run: GaussianSplatting2D) -> None:
@@ -64,7 +73,7 @@ def restore(run: GaussianSplatting2D) -> None:
         raise CheckpointError(
             f"{found[-1]} is damaged: {error}. Delete it to go on from an older one."
         ) from error
-    run.step = run.gaussians.step = saved.step
+    run.gaussians.step = saved.step
 
 
 def _check_settings(run: GaussianSplatting2D, saved: Gaussians, path: Path) -> None:

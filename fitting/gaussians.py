@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import warnings
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +13,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from fitting.bands import band_rows
 from imaging.files import atomic_write
 from ops.quantize import quantize
 from ops.splat2d import RasterConfig, render
@@ -93,31 +95,78 @@ class Gaussians:
         rounded = {n: quantize(t, getattr(bits, n)) for n, t in self.tensors().items()}
         return replace(self, **rounded)
 
-    def draw(self, height: int | None = None) -> Tensor:
-        """Draw at some height in pixels, as fitted: (C, h, w), not clamped, gamma not undone."""
+    def draw(self, height: int | None = None, *, rows: tuple[int, int] | None = None) -> Tensor:
+        """Draw at some height in pixels, as fitted: (C, h, w), not clamped, gamma not undone.
+
+        ``rows`` (first, end) draws only these.
+        """
         height = height or self.height
-        width = max(1, round(self.width * height / self.height))
+        width = self.width_at(height)
         shown = self.quantized()
         scale = shown.scale
         if height != self.height:
             ratio = height / self.height
             scale = scale / ratio if self.settings.inverse_scale else scale * ratio
         config = raster_config(self.settings)
-        return render(shown.xy, scale, shown.rot, shown.feat, height, width, config)
+        return render(shown.xy, scale, shown.rot, shown.feat, height, width, config, rows=rows)
 
-    def draw_at(self, height: int, width: int) -> Tensor:
+    def draw_at(self, height: int, width: int, *, rows: tuple[int, int] | None = None) -> Tensor:
         """Draw at the size of an original, of which a reduced picture may have been fitted."""
-        drawn = self.draw(height)
+        drawn = self.draw(height, rows=rows)
         if drawn.shape[2] == width:
             return drawn
         # Rounding of the reduced size may leave the sides a pixel apart.
-        return torch.nn.functional.interpolate(drawn[None], (height, width), mode="bilinear")[0]
+        size = drawn.shape[1], width
+        return torch.nn.functional.interpolate(drawn[None], size, mode="bilinear")[0]
 
     @torch.no_grad()
     def picture(self, height: int | None = None, width: int | None = None) -> Tensor:
-        """The picture as it should look: (C, h, w) in [0, 1]."""
-        drawn = self.draw(height) if width is None else self.draw_at(height, width)
+        """The picture as it should look: (C, h, w) in [0, 1], on the CPU."""
+        height = height or self.height
+        width = width or self.width_at(height)
+        if not self.in_bands:
+            return self._encoded(self.draw_at(height, width))
+        picture = torch.empty(self.feat.shape[1], height, width)
+        for first, end in self._bands(height, width):
+            drawn = self.draw_at(height, width, rows=(first, end))
+            picture[:, first:end] = self._encoded(drawn)
+        return picture
+
+    @torch.no_grad()
+    def drawing(self) -> Tensor:
+        """What :meth:`draw` gives, (C, H, W), but on the CPU and without a gradient."""
+        if not self.in_bands:
+            return self.draw()
+        drawing = torch.empty(self.feat.shape[1], self.height, self.width)
+        for first, end in self._bands(self.height, self.width):
+            drawing[:, first:end] = self.draw(rows=(first, end))
+        return drawing
+
+    @property
+    def in_bands(self) -> bool:
+        """Whether pictures are drawn band by band: on a GPU, and where memory is to be saved."""
+        return self.xy.is_cuda or self.settings.use_gradient_checkpointing
+
+    def width_at(self, height: int) -> int:
+        """Width of the picture that is so high."""
+        return max(1, round(self.width * height / self.height))
+
+    def _bands(self, height: int, width: int) -> Iterator[tuple[int, int]]:
+        rows = band_rows(self.feat.shape[1], width)
+        return ((first, min(first + rows, height)) for first in range(0, height, rows))
+
+    def _encoded(self, drawn: Tensor) -> Tensor:
         return drawn.clamp(0, 1).pow(1 / self.settings.gamma)
+
+    def move_to(self, device: torch.device) -> None:
+        """Bring the parameters to a device; they stay leaves that want gradients."""
+        for name, tensor in self.tensors().items():
+            setattr(self, name, tensor.detach().to(device).requires_grad_())
+
+    def on_host(self) -> Self:
+        """A copy in main memory."""
+        copies = {name: tensor.detach().cpu().clone() for name, tensor in self.tensors().items()}
+        return replace(self, **copies)
 
     def bits(self) -> int:
         """Theoretical size of the parameters in bits."""

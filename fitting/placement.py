@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fitting.bands import band_rows
 from fitting.gaussians import NAMES, CheckpointError, Gaussians, raster_config
 from imaging import maps
 from imaging.files import PictureError, Target, find_picture, load_picture
@@ -35,6 +36,7 @@ def start(settings: Settings, target: Target, count: int, rng: np.random.Generat
             maps.draw_pixels(rng, _density(settings, target), missing - scattered),
         ]
     )
+    pixels = pixels[maps.neighbours_first(pixels)]
     if settings.color_init:
         colors = target.pixels[:, pixels[:, 1], pixels[:, 0]].T
     else:
@@ -86,6 +88,7 @@ def where_error_is(
         room = int(np.count_nonzero(density)) - count
         moved = _least_useful(gaussians, min(int(len(gaussians) * MOVED_SHARE), max(room, 0)))
     pixels = maps.draw_pixels(rng, density, count + len(moved))
+    pixels = pixels[maps.neighbours_first(pixels)]
     colors = error[:, pixels[:, 1], pixels[:, 0]].T
     return moved, fresh(settings, error.shape[1:], pixels, colors)
 
@@ -95,12 +98,15 @@ def _least_useful(gaussians: Gaussians, count: int) -> np.ndarray:
 
     It is the gradient of the sum of a one-channel picture by that channel.
     """
-    probe = torch.zeros(len(gaussians), 1, requires_grad=True)
     fixed = [tensor.detach() for tensor in gaussians.quantized().tensors().values()][:3]
+    probe = fixed[0].new_zeros(len(gaussians), 1).requires_grad_()
     config = raster_config(gaussians.settings)
-    picture = render(*fixed, probe, gaussians.height, gaussians.width, config)
-    (share,) = torch.autograd.grad(picture.sum(), probe)
-    return np.argsort(share[:, 0].numpy(), kind="stable")[:count]
+    height, width = gaussians.height, gaussians.width
+    size = band_rows(1, width) if gaussians.in_bands else height
+    for first in range(0, height, size):
+        rows = first, min(first + size, height)
+        render(*fixed, probe, height, width, config, rows=rows).sum().backward()
+    return np.argsort(probe.grad[:, 0].cpu().numpy(), kind="stable")[:count]
 
 
 def _density(settings: Settings, target: Target) -> np.ndarray:

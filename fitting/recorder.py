@@ -116,7 +116,7 @@ class Recorder:
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
     found = {"python": platform.python_version(), "platform": sys.platform}
-    for package in ("splatbook", "torch", "numba", "numpy"):
+    for package in ("splatbook", "torch", "numba", "numpy", "triton"):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from events import Evaluated, Status
+from fitting.faults import leave_gpu
 from fitting.gaussians import Gaussians
-from fitting.machine import processor
+from fitting.machine import describe
 from fitting.recorder import Recorder
 from imaging import drawing
 from imaging.files import atomic_write, save_picture
@@ -28,7 +28,7 @@ def facts(run: GaussianSplatting2D) -> dict[str, Any]:
     """What is known of a run before it begins."""
     return {
         "settings": run.settings.model_dump(),
-        "device": f"{run.device} ({processor()}, {os.cpu_count()} cores)",
+        "device": describe(run.device),
         "seed": run.settings.seed,
         "steps_done": run.step,
         "num_gaussians": len(run.gaussians),
@@ -70,8 +70,7 @@ def write(run: GaussianSplatting2D, recorder: Recorder, status: Status) -> dict[
         "seconds": {"training": run.seconds},
     }
     try:
-        if all(bool(t.isfinite().all()) for t in run.gaussians.tensors().values()):
-            changed |= _write_results(run, recorder, quick=status in ("interrupted", "failed"))
+        changed |= _write_finite(run, recorder, status)
     except Exception as error:
         recorder.fail(error)
         recorder.close("failed", **changed)
@@ -80,11 +79,26 @@ def write(run: GaussianSplatting2D, recorder: Recorder, status: Status) -> dict[
     return changed.get("scores", dict.fromkeys(METRICS))
 
 
+def _write_finite(run: GaussianSplatting2D, recorder: Recorder, status: Status) -> dict[str, Any]:
+    """Write the results, unless the parameters are no numbers. Where the GPU fails: on the CPU."""
+    quick = status in ("interrupted", "failed")
+    try:
+        finite = all(bool(t.isfinite().all()) for t in run.gaussians.tensors().values())
+        return _write_results(run, recorder, quick) if finite else {}
+    except Exception as problem:
+        error = leave_gpu(run, problem)
+        if error is None:
+            raise
+        recorder.notice(f"the results were drawn on the CPU, because at the end, {error}")
+        step, count = run.step, len(run.gaussians)  # which may be those of a copy made earlier
+        return {"steps_done": step, "num_gaussians": count} | _write_results(run, recorder, quick)
+
+
 @torch.no_grad()
 def _write_results(run: GaussianSplatting2D, recorder: Recorder, quick: bool) -> dict[str, Any]:
     folder, target = recorder.folder, run.target
     run.gaussians.save(folder / "model.pt")
-    image = target.encode(run.gaussians.draw_at(*target.full_size))
+    image = run.gaussians.picture(*target.full_size)
     scores = _scores(run, image, quick)
     wanted = run.settings.render_height or target.full_size[0]
     height = _largest_jpeg(run.gaussians, wanted)
@@ -148,12 +162,12 @@ def visualise(
     """Save pictures of positions, ellipses, ids and the error."""
     height, width = image.shape[1:]
     ratio = height / gaussians.height
-    centers = gaussians.xy.detach().numpy() * (width, height)
-    scale = gaussians.scale.detach().numpy()
+    xy, scale, rot, feat = (t.detach().cpu().numpy() for t in gaussians.tensors().values())
+    centers = xy * (width, height)
     sigmas = abs(1 / scale if gaussians.settings.inverse_scale else scale) * ratio
-    angles = gaussians.rot.detach().numpy()[:, 0]
+    angles = rot[:, 0]
     first = gaussians.channels[0]
-    colors = gaussians.feat.detach().numpy()[:, :first]
+    colors = feat[:, :first]
     colors = colors if first == 3 else colors.repeat(3, axis=1)
     shown = image[:first].expand(3, -1, -1).permute(1, 2, 0).mul(255).byte().numpy()
     pictures = {

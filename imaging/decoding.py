@@ -95,6 +95,39 @@ def decode(path: Path, max_pixels: int) -> Samples:
         raise refusal(path, f"cannot be decoded ({brief(error)})", remedy) from error
 
 
+def read_header(path: Path) -> tuple[int, int, int, bool]:
+    """Height, width, channels (1 or 3) and whether there is alpha, upright; pixels stay unread."""
+    try:
+        with path.open("rb") as file:
+            kind = _recognise(path, file.read(64))
+            file.seek(0)
+            if kind == "TIFF":
+                return _tiff_header(file)
+            with _pillow_rules(), Image.open(file, formats=[kind]) as image:
+                width, height = image.size
+                grey = image.mode in _GREY_MODES or image.mode.startswith("I")
+                alpha = image.has_transparency_data
+                turned = image.getexif().get(_ORIENTATION_TAG, 1) in range(5, 9)
+    except PictureError:
+        raise
+    except Exception as error:  # as in decode
+        remedy = "It is damaged, cut short or of an unusual kind: export it again as PNG"
+        raise refusal(path, f"cannot be decoded ({brief(error)})", remedy) from error
+    height, width = (width, height) if turned else (height, width)
+    return height, width, 1 if grey else 3, alpha
+
+
+def _tiff_header(file: BinaryIO) -> tuple[int, int, int, bool]:
+    import tifffile
+
+    with tifffile.TiffFile(file) as tiff:
+        page = tiff.pages[0]
+        sides = page.imagelength, page.imagewidth
+        turned = page.tags.valueof(_ORIENTATION_TAG, 1) in range(5, 9)
+        channels = 1 if page.photometric in (0, 1) else 3
+        return *(sides[::-1] if turned else sides), channels, bool(page.extrasamples)
+
+
 def _recognise(path: Path, head: bytes) -> str:
     if not head:
         raise refusal(path, "is empty (0 bytes)", "Copy or export it again")

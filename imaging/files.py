@@ -26,6 +26,7 @@ from imaging.decoding import (
     composite,
     decode,
     parse_colour,
+    read_header,
     refusal,
     upright_planes,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "list_pictures",
     "load_picture",
     "load_target",
+    "picture_shape",
     "save_picture",
 ]
 
@@ -216,6 +218,25 @@ def load_picture(
         notes.append(f"turned upright from EXIF orientation {samples.orientation}")
     pixels = torch.from_numpy(np.ascontiguousarray(planes))
     return Picture(pixels, path.stem, path, samples.bit_depth, tuple(notes))
+
+
+def picture_shape(
+    path: str | os.PathLike[str], *, background: str | Sequence[float] = "white"
+) -> tuple[int, int, int]:
+    """(C, H, W) that `load_target` will find before it reduces anything; no pixel is read.
+
+    Raises
+    ------
+    PictureError : if a file is missing, of another kind, or its header cannot be read.
+    """
+    colour = parse_colour(background)
+    path = _checked(path)
+    found = [read_header(file) for file in (_stack_files(path) if path.is_dir() else [path])]
+    channels = 0
+    for _, _, colours, alpha in found:
+        # Grey laid over a colour becomes RGB. Alpha that hides nothing is not told apart here.
+        channels += 3 if alpha and not (colour == colour[0]).all() else colours
+    return channels, *found[0][:2]
 
 
 def find_picture(name: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Path:

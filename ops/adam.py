@@ -68,6 +68,6 @@ class Adam:
 
 def extend(values: Tensor, moved: np.ndarray, fresh: Tensor) -> Tensor:
     """A copy with the rows ``moved`` replaced by the first fresh rows, the others at the end."""
-    values = values.detach().clone()
+    values, fresh = values.detach().clone(), fresh.to(values.device)
     values[moved] = fresh[: len(moved)]
     return torch.cat([values, fresh[len(moved) :]])

@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     )
     from quick_start.config import TrainingConfig, set_config
     from quick_start.environment import verify_setup
+    from quick_start.memory import MemoryEstimate, estimate_memory
     from quick_start.runs import Run
     from quick_start.training import train
 
 __all__ = [
+    "MemoryEstimate",
     "Run",
     "TrainingConfig",
     "compare_batch_results",
+    "estimate_memory",
     "load_metrics",
     "plot_metrics",
     "set_config",
@@ -33,9 +36,11 @@ __all__ = [
 ]
 
 _MODULES = {
+    "MemoryEstimate": "memory",
     "Run": "runs",
     "TrainingConfig": "config",
     "compare_batch_results": "analysis",
+    "estimate_memory": "memory",
     "load_metrics": "analysis",
     "plot_metrics": "analysis",
     "set_config": "config",

@@ -6,12 +6,10 @@ import os
 import platform
 import sys
 import tempfile
-import warnings
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from fitting.machine import processor
 from imaging.files import PictureError, list_pictures
 from quick_start._format import html_table, plural, text_table
 
@@ -66,7 +64,7 @@ def verify_setup(
     rows = [
         ("Python", f"{platform.python_version()} ({sys.executable})"),
         *((name, _version(name) or "missing") for name in SHOWN),
-        ("processor", f"{processor()}, {plural(_threads(), 'thread')}"),
+        ("processor", f"{_processor()}, {plural(_threads(), 'thread')}"),
         ("GPU", gpu),
         ("results", output),
         ("pictures", pictures),
@@ -114,24 +112,27 @@ def _package_problems() -> list[str]:
 
 def _gpu() -> tuple[str, str]:
     """What to say about the GPU, and what is wrong with torch."""
-    slow = "no GPU: everything runs on the CPU, slower for large pictures"
+    slow = "no GPU: everything runs on the CPU, slower for large pictures (use_amp has no effect)"
     try:
-        with warnings.catch_warnings(record=True) as complaints:
-            warnings.simplefilter("always")
-            import torch
+        import torch
 
-            if torch.cuda.is_available():
-                properties = torch.cuda.get_device_properties(0)
-                memory = properties.total_memory / 2**30
-                return f"{properties.name}, {memory:.0f} GB (not used yet: the CPU trains)", ""
+        from fitting.machine import gpu_problem, has_gpu
+
+        problem = gpu_problem()
+        if problem is None:
+            properties = torch.cuda.get_device_properties(0)
+            return f"{properties.name}, {properties.total_memory / 2**30:.0f} GB", ""
+        return (f"not used, the CPU trains: {problem}" if has_gpu() else slow), ""
     except Exception as error:  # a broken installation fails in many ways
         return slow, f"torch cannot be used: {error}. Install it again."
-    for complaint in complaints:  # such as a driver that is too old
-        if "cuda" in str(complaint.message).lower():
-            return f"{slow} ({str(complaint.message).splitlines()[0]})", ""
-    if torch.version.cuda is None and Path("/proc/driver/nvidia").exists():
-        return f"{slow} (there is a GPU, but this torch is a build without CUDA)", ""
-    return slow, ""
+
+
+def _processor() -> str:
+    try:
+        from fitting.machine import processor
+    except Exception:  # a broken torch, of which _gpu tells
+        return platform.processor() or platform.machine()
+    return processor()
 
 
 def _threads() -> int:

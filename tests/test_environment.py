@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from fitting import machine
 from quick_start import environment, verify_setup
 
 NO_GPU = "no GPU: everything runs on the CPU, slower for large pictures"
@@ -53,41 +53,44 @@ def test_it_fits_on_one_screen(folders: dict[str, Path]) -> None:
 def test_without_a_gpu_it_says_so(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(machine, "gpu_problem", lambda: "no NVIDIA GPU was found.")
+    monkeypatch.setattr(machine, "has_gpu", lambda: False)
     setup = verify_setup(**folders)
     assert dict(setup.rows)["GPU"].startswith(NO_GPU)
+    assert "use_amp has no effect" in dict(setup.rows)["GPU"]
     assert setup.ok
 
 
-def test_a_gpu_is_named_and_said_not_to_be_used(
+def test_a_gpu_that_will_be_used_is_named(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Properties:
         name, total_memory = "NVIDIA H200", 140 * 2**30
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(machine, "gpu_problem", lambda: None)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: Properties)
-    assert dict(verify_setup(**folders).rows)["GPU"].startswith("NVIDIA H200, 140 GB (not used yet")
+    assert dict(verify_setup(**folders).rows)["GPU"] == "NVIDIA H200, 140 GB"
 
 
 def test_a_gpu_that_cannot_be_used_says_why(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def complain() -> bool:
-        warnings.warn("CUDA initialization: the driver is too old", stacklevel=1)
-        return False
-
-    monkeypatch.setattr(torch.cuda, "is_available", complain)
-    assert "the driver is too old" in dict(verify_setup(**folders).rows)["GPU"]
+    monkeypatch.setattr(machine, "gpu_problem", lambda: "the driver is too old. Update it.")
+    monkeypatch.setattr(machine, "has_gpu", lambda: True)
+    setup = verify_setup(**folders)
+    assert dict(setup.rows)["GPU"] == (
+        "not used, the CPU trains: the driver is too old. Update it."
+    )
+    assert setup.ok
 
 
 def test_a_broken_torch_is_a_problem_not_a_crash(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail() -> bool:
+    def fail() -> str:
         raise OSError("libcudart.so is missing")
 
-    monkeypatch.setattr(torch.cuda, "is_available", fail)
+    monkeypatch.setattr(machine, "gpu_problem", fail)
     setup = verify_setup(**folders)
     assert not setup.ok
     assert "libcudart.so is missing" in repr(setup)

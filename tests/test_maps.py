@@ -7,7 +7,13 @@ import pytest
 from scipy import ndimage
 
 from imaging import drawing
-from imaging.maps import draw_pixels, gradient_energy, spectral_residual, worst_patches
+from imaging.maps import (
+    draw_pixels,
+    gradient_energy,
+    neighbours_first,
+    spectral_residual,
+    worst_patches,
+)
 
 
 def covered(patches: list[tuple[slice, slice]], shape: tuple[int, int]) -> np.ndarray:
@@ -284,3 +290,13 @@ class TestColours:
         assert (np.diff(brightness) > -2).all()
         assert brightness[-1] > 200
         assert (canvas[0, 50:] == canvas[0, -1]).all()  # 0.25 and above
+
+
+def test_neighbours_come_first(rng):
+    pixels = rng.integers(0, 4096, (500, 2))
+    order = neighbours_first(pixels)
+    assert sorted(order) == list(range(500))
+    length = np.abs(np.diff(pixels[order], axis=0)).sum()
+    assert length < 0.3 * np.abs(np.diff(pixels, axis=0)).sum()
+    blocks = pixels[order] // 2048  # the quarters of the picture follow one another
+    assert (np.abs(np.diff(blocks[:, 0] + 2 * blocks[:, 1])) > 0).sum() == 3

@@ -82,7 +82,8 @@ class TestDeclarations:
             init_random_ratio topk blending inverse_scale color_init l1_loss_ratio l2_loss_ratio
             ssim_loss_ratio pos_lr scale_lr rot_lr feat_lr lr_schedule decay_ratio
             check_decay_steps max_decay_times decay_threshold initial_ratio add_steps add_times
-            post_min_steps save_ckpt_steps save_image_steps vis_gaussians render_height"""
+            post_min_steps save_ckpt_steps save_image_steps vis_gaussians render_height use_amp
+            use_gradient_checkpointing"""
         assert set(names.split()) <= FIELDS.keys()
 
     def test_defaults_are_those_of_the_method(self):

@@ -1,9 +1,9 @@
 """L1, L2 and SSIM as one differentiable loss, and SSIM as a metric.
 
 ``reference.py`` defines the values; ``cpu.py`` computes them fast for float32 tensors in main
-memory. Everything else (float64, other devices) is computed by the reference. A backend is a
-module with the three functions that ``cpu.py`` offers, chosen in ``_backend``; it is imported
-when first used, so that importing this package compiles nothing.
+memory, ``gpu.py`` for those on an NVIDIA GPU. Everything else (float64, other devices) is computed
+by the reference. A backend is a module with the three functions that ``cpu.py`` offers, chosen in
+``_backend``; it is imported when first used, so that importing this package compiles nothing.
 """
 
 from __future__ import annotations
@@ -229,6 +229,10 @@ def _backend(tensor: Tensor) -> ModuleType | None:
         from ops.photometric import cpu
 
         return cpu
+    if tensor.device.type == "cuda" and tensor.dtype == torch.float32:
+        from ops.photometric import gpu
+
+        return gpu
     return None
 
 

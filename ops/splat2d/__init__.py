@@ -58,6 +58,8 @@ def render(
     rows = _check_rows(rows, height)
     if xy.device.type == "cpu" and xy.dtype == torch.float32:
         return _Cpu.apply(xy, scale, rot, feat, height, width, config, rows)
+    if xy.device.type == "cuda" and xy.dtype == torch.float32:
+        return _Cuda.apply(xy, scale, rot, feat, height, width, config, rows)
     from ops.splat2d import reference
 
     return reference.render(xy, scale, rot, feat, height, width, config, rows)
@@ -111,3 +113,26 @@ class _Cpu(torch.autograd.Function):
         with kernel_lock():
             grads = cpu.differentiate(grad.contiguous().numpy(), ctx.state)
         return *(torch.from_numpy(g) for g in grads), None, None, None, None
+
+
+class _Cuda(torch.autograd.Function):
+    """Autograd around the Triton kernels."""
+
+    @staticmethod
+    def forward(ctx: Any, xy, scale, rot, feat, height, width, config, rows):
+        from ops.splat2d import cuda
+
+        tensors = (tensor.detach().contiguous() for tensor in (xy, scale, rot, feat))
+        ctx.parameters, ctx.rows = cuda.Parameters(*tensors), rows
+        with torch.cuda.device_of(xy):
+            image, ctx.painter = cuda.render(ctx.parameters, height, width, config, rows)
+        return image
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor):
+        from ops.splat2d import cuda
+
+        ctx.painter.sums.zero_()  # of an earlier time, where the graph was retained
+        with torch.cuda.device_of(grad):
+            grads = cuda.differentiate(ctx.parameters, grad, ctx.painter, ctx.rows)
+        return *grads, None, None, None, None

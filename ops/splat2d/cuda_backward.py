@@ -1,0 +1,191 @@
+"""Gradients of a picture on the GPU: each lane sums one Gaussian over the pixels of a block.
+
+Sums of different blocks are added as 64-bit fixed-point numbers: integers add to the same sum in
+any order, so that a training can be repeated to the last bit.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from ops.splat2d.cuda_lists import COLUMNS, K2, inverse_scales
+
+SIDE = 8  # pixels of a block in a row
+LINES = {8: 8, 16: 4}  # rows of a block, by the side of a tile
+BLOCK = tl.constexpr(SIDE)
+LANES = 8  # Gaussians at a time
+# Gradients are scaled to about 1 per pixel, so that this keeps nine digits behind the point and
+# ten before it.
+FIXED_POINT = tl.constexpr(float(1 << 28))
+MOMENTS = 5  # sums of t*X, t*Y, t*X², t*X*Y, t*Y², before those of w*h for each channel
+FIRST_CHANNEL = tl.constexpr(MOMENTS)
+
+
+@triton.jit
+def _add(sums, value, mask):
+    tl.atomic_add(sums, (value * FIXED_POINT).to(tl.int64), mask=mask, sem="relaxed")
+
+
+@triton.jit
+def _slope(grad, inside, factor):
+    return tl.load(grad, mask=inside, other=0.0).to(tl.float32) * factor
+
+
+@triton.jit
+def _column(values):
+    """A value per pixel, as the left operand of products with a value per Gaussian."""
+    return values[:, None]
+
+
+@triton.jit
+def _fetch(geometry, feat, owners, at, end, channels, LANES: tl.constexpr, GROUP: tl.constexpr):
+    """Index, centre, matrix and first features of some Gaussians of a list, one a lane."""
+    j = at + tl.arange(0, LANES)[None, :]
+    i = tl.load(owners + j, mask=j < end, other=0)
+    row = geometry + i * COLUMNS
+    found = (i,)
+    for k in tl.static_range(6):
+        found = found + (tl.load(row + k),)
+    for k in tl.static_range(GROUP):
+        found = found + (tl.load(feat + i * channels + k),)
+    return found
+
+
+@triton.jit(do_not_specialize=["channels", "rows", "top", "first_row", "end_row"])
+def backward(
+    geometry, feat, owners, tile_start, tile_count, grad, image, threshold, inverse, sums, unit,
+    channels, width, stride, rows, top, first_row, end_row,
+    TILE: tl.constexpr, NORMALIZED: tl.constexpr, LINES: tl.constexpr, LANES: tl.constexpr,
+    GROUP: tl.constexpr,
+):  # fmt: skip
+    """Add one block's sums to those of its Gaussians, (N, 5 + C) int64.
+
+    With h = dL/dcolor * inverse and shift = h . color, the derivative of the loss by a weight is
+    h . feature - shift; t is that times the weight, and (X, Y) = K * whiten @ d.
+    ``grad`` holds the rows [first_row, end_row) of the window; it is multiplied by ``unit``. The
+    first ``GROUP`` channels (at most all) stay in registers. Rows are ``stride`` values apart.
+    """
+    blocks_x = tl.cdiv(width, BLOCK)
+    bx, by = tl.program_id(0) % blocks_x, tl.program_id(0) // blocks_x
+    tile = (by * LINES // TILE) * tl.cdiv(width, TILE) + bx * BLOCK // TILE
+    start, n = tl.load(tile_start + tile), tl.load(tile_count + tile)
+    end = start + n
+    plane = rows.to(tl.int64) * stride
+    grad_plane = (end_row - first_row).to(tl.int64) * stride
+    grad -= first_row.to(tl.int64) * stride
+    p = tl.arange(0, BLOCK * LINES)
+    line = by * LINES + p // BLOCK
+    column = bx * BLOCK + p % BLOCK
+    differs = (column < width) & (line < rows) & (line >= first_row) & (line < end_row)
+    pixel = line * stride + column
+    # Everything that is needed first is asked for before anything is waited for.
+    limit = tl.load(threshold + pixel, mask=differs, other=2.0)
+    factor = tl.load(inverse + pixel, mask=differs, other=0.0) * tl.load(unit)
+    slopes = ()
+    for k in tl.static_range(GROUP):
+        slopes = slopes + (tl.load(grad + k * grad_plane + pixel, mask=differs, other=0.0),)
+    colors = ()
+    for k in tl.static_range(GROUP):
+        colors = colors + (tl.load(image + k * plane + pixel, mask=differs, other=0.0),)
+    found = _fetch(geometry, feat, owners, start, end, channels, LANES, GROUP)
+    shift = tl.zeros((BLOCK * LINES,), tl.float32)
+    held = ()
+    for k in tl.static_range(GROUP):
+        first = slopes[k].to(tl.float32) * factor
+        held = held + (_column(first),)
+        shift += first * colors[k].to(tl.float32)
+    for channel in range(GROUP, channels):
+        color = tl.load(image + channel * plane + pixel, mask=differs, other=0.0).to(tl.float32)
+        shift += _slope(grad + channel * grad_plane + pixel, differs, factor) * color
+    if not NORMALIZED:
+        shift = tl.zeros((BLOCK * LINES,), tl.float32)
+    shift, limit = _column(shift), _column(limit)
+    q = p[:, None]
+    xs, ys = bx * BLOCK + q % BLOCK + 0.5, top + by * LINES + q // BLOCK + 0.5
+    for at in range(start, end, LANES):
+        current = found
+        found = _fetch(geometry, feat, owners, at + LANES, end, channels, LANES, GROUP)
+        i = current[0]
+        valid = at + tl.arange(0, LANES)[None, :] < end
+        dx, dy = xs - current[1], ys - current[2]
+        x, y = current[3] * dx + current[4] * dy, current[5] * dx + current[6] * dy
+        w = tl.exp2(-(x * x + y * y))
+        counts = valid & (w >= limit)
+        w = tl.where(counts, w, 0.0)
+        out = sums + i * (FIRST_CHANNEL + channels)
+        reaches = valid & (tl.max(w, 0, keep_dims=True) > 0.0)
+        slope = -shift
+        for k in tl.static_range(GROUP):
+            slope += held[k] * current[7 + k]
+            _add(out + FIRST_CHANNEL + k, tl.sum(held[k] * w, 0, keep_dims=True), reaches)
+        for channel in range(GROUP, channels):
+            h = _column(_slope(grad + channel * grad_plane + pixel, differs, factor))
+            slope += h * tl.load(feat + i * channels + channel)
+            _add(out + FIRST_CHANNEL + channel, tl.sum(h * w, 0, keep_dims=True), reaches)
+        t = w * slope
+        x, y = tl.where(counts, x, 0.0), tl.where(counts, y, 0.0)
+        tx, ty = t * x, t * y
+        _add(out, tl.sum(tx, 0, keep_dims=True), reaches)
+        _add(out + 1, tl.sum(ty, 0, keep_dims=True), reaches)
+        _add(out + 2, tl.sum(tx * x, 0, keep_dims=True), reaches)
+        _add(out + 3, tl.sum(tx * y, 0, keep_dims=True), reaches)
+        _add(out + 4, tl.sum(ty * y, 0, keep_dims=True), reaches)
+
+
+@triton.jit
+def chain_rule(sums, scale, geometry, i, inside, channels, width, height, INVERSE: tl.constexpr):
+    """Gradients of x, y, both scales and the angle of some Gaussians from their sums.
+
+    With X = u (cos, sin) . d and Y = v (-sin, cos) . d, u and v the inverse scales:
+    dX/drot = (u/v) Y and dY/drot = -(v/u) X. The stored X and Y, and the matrix, hold a factor K.
+    """
+    row = sums + i * (FIRST_CHANNEL + channels)
+    factor = 1.0 / (FIXED_POINT * K2)
+    sx = tl.load(row, mask=inside, other=0).to(tl.float32) * factor
+    sy = tl.load(row + 1, mask=inside, other=0).to(tl.float32) * factor
+    sxx = tl.load(row + 2, mask=inside, other=0).to(tl.float32) * factor
+    sxy = tl.load(row + 3, mask=inside, other=0).to(tl.float32) * factor
+    syy = tl.load(row + 4, mask=inside, other=0).to(tl.float32) * factor
+    g = geometry + i * COLUMNS
+    drawable = inside & (tl.load(g + 6, mask=inside, other=-1.0) >= 0.0)
+    a, b = tl.load(g + 2, mask=drawable, other=0.0), tl.load(g + 3, mask=drawable, other=0.0)
+    c, d = tl.load(g + 4, mask=drawable, other=0.0), tl.load(g + 5, mask=drawable, other=0.0)
+    u, v = inverse_scales(scale, i, drawable, INVERSE)
+    if INVERSE:
+        first, second = -sxx / u, -syy / v
+    else:
+        first, second = sxx * u, syy * v
+    first = tl.where(tl.load(scale + 2 * i, mask=inside, other=1.0) < 0.0, -first, first)
+    second = tl.where(tl.load(scale + 2 * i + 1, mask=inside, other=1.0) < 0.0, -second, second)
+    angle = sxy * (v / u - u / v)
+    return (sx * a + sy * c) * width, (sx * b + sy * d) * height, first, second, angle
+
+
+@triton.jit
+def feature_sum(sums, i, c, inside, channels):
+    """Gradient of channel ``c`` of some Gaussians."""
+    at = sums + i * (FIRST_CHANNEL + channels) + FIRST_CHANNEL + c
+    return tl.load(at, mask=inside, other=0).to(tl.float32) * (1.0 / FIXED_POINT)
+
+
+@triton.jit(do_not_specialize=["n", "channels"])
+def collect(
+    sums, scale, geometry, unit, xy_grad, scale_grad, rot_grad, feat_grad,
+    n, channels, width, height, INVERSE: tl.constexpr, SIZE: tl.constexpr,
+):  # fmt: skip
+    """Write the gradients of the parameters, divided by ``unit``."""
+    i = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
+    inside = i < n
+    factor = 1.0 / tl.load(unit)
+    x, y, first, second, angle = chain_rule(
+        sums, scale, geometry, i, inside, channels, width, height, INVERSE
+    )
+    tl.store(xy_grad + 2 * i, x * factor, mask=inside)
+    tl.store(xy_grad + 2 * i + 1, y * factor, mask=inside)
+    tl.store(scale_grad + 2 * i, first * factor, mask=inside)
+    tl.store(scale_grad + 2 * i + 1, second * factor, mask=inside)
+    tl.store(rot_grad + i, angle * factor, mask=inside)
+    for c in range(channels):
+        f = feature_sum(sums, i, c, inside, channels)
+        tl.store(feat_grad + i * channels + c, f * factor, mask=inside)

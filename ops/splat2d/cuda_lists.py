@@ -1,0 +1,169 @@
+"""Projects Gaussians, and lists those that may reach each cell of a coarse grid, for the GPU.
+
+Lists keep the order of the Gaussians, so that sums do not depend on timing: count per cell and
+segment of Gaussians, a prefix sum, then every segment fills its own part. Nothing is sorted here;
+where neighbours in the picture are neighbours in memory, most segments are passed over at once.
+"""
+
+from __future__ import annotations
+
+import math
+
+import triton
+import triton.language as tl
+
+# exp(-r²/2) = 2^-(K²r²): the whitening matrix is stored times K, which saves a product per pair.
+K = math.sqrt(math.log2(math.e) / 2)
+K2 = tl.constexpr(K * K)
+WHITENING = tl.constexpr(K)
+SMALLEST_INVERSE_SCALE = tl.constexpr(1e-6)  # pixels^-1: a wider Gaussian is flat over any picture
+GEOMETRY = 8  # columns: centre x, y in pixels; whitening matrix times K; half-width; one unused
+COLUMNS = tl.constexpr(GEOMETRY)
+SEGMENT = (
+    256  # Gaussians that are tested together; neighbours in the picture, where it is to be fast
+)
+FAR = tl.constexpr(1e18)  # pixels
+CELLS = 8  # cells that one program tests a segment against
+SLACK = 1.001  # bounds are this much wider than the cut, to cover rounding
+
+# Bits of ``flags``: why a step must not be applied.
+OVERFLOW, LOSS, XY, SCALE, ROT, FEAT = (1 << bit for bit in range(6))
+
+
+@triton.jit
+def inverse_scales(scale, i, inside, INVERSE: tl.constexpr):
+    """Reciprocal standard deviations of both axes, 1/px."""
+    u = tl.abs(tl.load(scale + 2 * i, mask=inside, other=1.0))
+    v = tl.abs(tl.load(scale + 2 * i + 1, mask=inside, other=1.0))
+    if not INVERSE:
+        u, v = 1.0 / u, 1.0 / v
+    u = tl.where(u < SMALLEST_INVERSE_SCALE, SMALLEST_INVERSE_SCALE, u)  # keeps what is no number
+    return u, tl.where(v < SMALLEST_INVERSE_SCALE, SMALLEST_INVERSE_SCALE, v)
+
+
+@triton.jit(do_not_specialize=["n", "channels"])
+def project(
+    xy, scale, rot, feat, geometry, boxes, extents, n, channels, width, height, cut,
+    INVERSE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Fill the geometry table (N, 8), ``boxes`` and ``extents``.
+
+    ``boxes`` (4, N) holds centres, half-widths and half-heights, with a half-width of -1 where a
+    parameter is not finite; ``extents`` (segments, 4) the range in x and in y of each segment.
+    """
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = i < n
+    u, v = inverse_scales(scale, i, inside, INVERSE)
+    angle = tl.load(rot + i, mask=inside, other=0.0)
+    cos, sin = tl.cos(angle), tl.sin(angle)
+    x = tl.load(xy + 2 * i, mask=inside, other=0.0) * width
+    y = tl.load(xy + 2 * i + 1, mask=inside, other=0.0) * height
+    total = (x + y + angle + u + v) * 0.0  # not a number where anything is not finite
+    for c in range(channels):
+        total += tl.load(feat + i * channels + c, mask=inside, other=0.0) * 0.0
+    a, b = cos / u, sin / v
+    half_width = tl.sqrt(cut * (a * a + b * b))
+    a, b = sin / u, cos / v
+    half_height = tl.sqrt(cut * (a * a + b * b))
+    half_width = tl.where(total == 0.0, half_width, -1.0)
+    row = geometry + i * COLUMNS
+    tl.store(row, x, mask=inside)
+    tl.store(row + 1, y, mask=inside)
+    tl.store(row + 2, u * cos * WHITENING, mask=inside)
+    tl.store(row + 3, u * sin * WHITENING, mask=inside)
+    tl.store(row + 4, -v * sin * WHITENING, mask=inside)
+    tl.store(row + 5, v * cos * WHITENING, mask=inside)
+    tl.store(row + 6, half_width, mask=inside)
+    tl.store(boxes + i, x, mask=inside)
+    tl.store(boxes + n + i, y, mask=inside)
+    tl.store(boxes + 2 * n + i, half_width, mask=inside)
+    tl.store(boxes + 3 * n + i, half_height, mask=inside)
+    drawn = inside & (half_width >= 0.0)
+    extent = extents + 4 * tl.program_id(0)
+    tl.store(extent, tl.min(tl.where(drawn, x - half_width, FAR), 0))
+    tl.store(extent + 1, tl.max(tl.where(drawn, x + half_width, -FAR), 0))
+    tl.store(extent + 2, tl.min(tl.where(drawn, y - half_height, FAR), 0))
+    tl.store(extent + 3, tl.max(tl.where(drawn, y + half_height, -FAR), 0))
+
+
+@triton.jit
+def _near(boxes, i, n, left, right, above, below):
+    """Which Gaussians have a box that meets a rectangle."""
+    inside = i < n
+    x, y = (
+        tl.load(boxes + i, mask=inside, other=0.0),
+        tl.load(boxes + n + i, mask=inside, other=0.0),
+    )
+    half_width = tl.load(boxes + 2 * n + i, mask=inside, other=-1.0)
+    half_height = tl.load(boxes + 3 * n + i, mask=inside, other=-1.0)
+    across = (x + half_width >= left) & (x - half_width <= right)
+    down = (y + half_height >= above) & (y - half_height <= below)
+    return across & down & (half_width >= 0.0)
+
+
+@triton.jit
+def _meets(extents, segment, left, right, above, below):
+    """Whether a Gaussian of a segment may meet a rectangle."""
+    row = extents + 4 * segment
+    across = (tl.load(row + 1) >= left) & (tl.load(row) <= right)
+    return across & (tl.load(row + 3) >= above) & (tl.load(row + 2) <= below)
+
+
+@triton.jit
+def _rectangle(cell, cells_x, top, shift):
+    left, above = (cell % cells_x) << shift, top + ((cell // cells_x) << shift)
+    return left, left + (1 << shift), above, above + (1 << shift)
+
+
+@triton.jit(do_not_specialize=["n", "cells", "cells_x", "top", "shift"])
+def count_cells(
+    boxes, extents, counts, cursors, n, cells, cells_x, top, shift,
+    BLOCK: tl.constexpr, CELLS: tl.constexpr, SHARDS: tl.constexpr,
+):  # fmt: skip
+    """Count a segment's Gaussians near some cells: ``counts`` (cells, segments).
+
+    Also sets ``cursors``, the lengths of the tile lists that come next, to 0.
+    """
+    segment = tl.program_id(1)
+    i = segment * BLOCK + tl.arange(0, BLOCK)
+    first = tl.program_id(0) * CELLS
+    for cell in range(first, tl.minimum(first + CELLS, cells)):
+        left, right, above, below = _rectangle(cell, cells_x, top, shift)
+        count = 0
+        if _meets(extents, segment, left, right, above, below):
+            count += tl.sum(_near(boxes, i, n, left, right, above, below).to(tl.int32), 0)
+        tl.store(counts + cell * tl.num_programs(1) + segment, count)
+    if (tl.program_id(0) == 0) & (segment == 0):
+        tl.store(cursors + tl.arange(0, SHARDS), tl.zeros((SHARDS,), tl.int32))
+
+
+@triton.jit(do_not_specialize=["capacity", "n", "cells", "cells_x", "top", "shift"])
+def fill_cells(
+    boxes, geometry, counts, ends, members, shapes, flags, needed,
+    capacity, n, cells, cells_x, top, shift,
+    OVERFLOW: tl.constexpr, BLOCK: tl.constexpr, CELLS: tl.constexpr,
+):  # fmt: skip
+    """Write a segment's Gaussians into its part of some cells' lists; ``ends`` is the prefix sum.
+
+    ``members`` receives their indices and ``shapes`` (6, capacity) their centres and matrices: the
+    tiles of a cell all read its list, and what lies side by side in memory is read at once.
+    """
+    segment = tl.program_id(1)
+    i = segment * BLOCK + tl.arange(0, BLOCK)
+    first = tl.program_id(0) * CELLS
+    for cell in range(first, tl.minimum(first + CELLS, cells)):
+        at = cell * tl.num_programs(1) + segment
+        count = tl.load(counts + at)
+        if count > 0:
+            end = tl.load(ends + at)
+            left, right, above, below = _rectangle(cell, cells_x, top, shift)
+            near = _near(boxes, i, n, left, right, above, below)
+            place = end - count + tl.cumsum(near.to(tl.int32), 0) - 1
+            near = near & (place < capacity)
+            tl.store(members + place, i, mask=near)
+            for k in tl.static_range(6):
+                value = tl.load(geometry + i * COLUMNS + k, mask=near, other=0.0)
+                tl.store(shapes + k * capacity + place, value, mask=near)
+            if end > capacity:
+                tl.atomic_or(flags, OVERFLOW)
+                tl.atomic_max(needed, end)
