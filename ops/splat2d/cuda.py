@@ -27,7 +27,6 @@ MAX_GROUP = 4  # channels that a kernel holds in registers
 # By the side of a tile. Large ones are for pictures where few Gaussians meet. There it pays to have
 # more tiles in flight, though the registers do not suffice where many meet.
 DRAWING = {8: {}, 16: {"maxnreg": 128}}
-DIFFERENTIATING = {8: {"maxnreg": 168}, 16: {}}
 
 
 @dataclass
@@ -169,15 +168,15 @@ class Rasterizer:
         """
         if self.count == 0:
             return
-        side, lines = cuda_backward.SIDE, cuda_backward.LINES[self.tile]
-        blocks = triton.cdiv(self.width, side) * triton.cdiv(rows, lines)
+        side = cuda_backward.SIDE
+        blocks = triton.cdiv(self.width, side) * triton.cdiv(rows, side)
         cuda_backward.backward[(blocks,)](
             self.geometry, p.feat, self.owners, self.tile_start, self.tile_count, grad, self.memory,
             self.threshold, self.inverse, self.sums, unit, self.channels, self.width, self.stride,
             rows, top, first, first + grad.shape[1],
             TILE=self.tile, NORMALIZED=self.config.blending == "normalized",
-            LINES=lines, LANES=cuda_backward.LANES,
-            GROUP=min(self.channels, MAX_GROUP), num_warps=1, **DIFFERENTIATING[self.tile],
+            LANES=cuda_backward.LANES, GROUP=min(self.channels, cuda_backward.HELD),
+            num_warps=1, maxnreg=168,
         )  # fmt: skip
 
     def collect(self, p: Parameters, unit: Tensor) -> tuple[Tensor, ...]:

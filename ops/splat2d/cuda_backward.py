@@ -11,8 +11,8 @@ import triton.language as tl
 
 from ops.splat2d.cuda_lists import COLUMNS, K2, inverse_scales
 
-SIDE = 8  # pixels of a block in a row
-LINES = {8: 8, 16: 4}  # rows of a block, by the side of a tile
+SIDE = 8  # pixels of a block in a row and in a column
+HELD = 3  # channels whose sums are added together with the moments, at most
 BLOCK = tl.constexpr(SIDE)
 LANES = 8  # Gaussians at a time
 # Gradients are scaled to about 1 per pixel, so that this keeps nine digits behind the point and
@@ -39,6 +39,17 @@ def _column(values):
 
 
 @triton.jit
+def _row(v0, v1, v2, v3, v4, v5, v6, v7, LANES: tl.constexpr):
+    """Eight sums of each Gaussian side by side, as they lie in memory.
+
+    Added one after the other, they would cost the GPU's cache eight visits instead of two.
+    """
+    even = tl.join(tl.join(v0, v4), tl.join(v2, v6))
+    odd = tl.join(tl.join(v1, v5), tl.join(v3, v7))
+    return tl.reshape(tl.join(even, odd), (LANES * 8,))
+
+
+@triton.jit
 def _fetch(geometry, feat, owners, at, end, channels, LANES: tl.constexpr, GROUP: tl.constexpr):
     """Index, centre, matrix and first features of some Gaussians of a list, one a lane."""
     j = at + tl.arange(0, LANES)[None, :]
@@ -56,7 +67,7 @@ def _fetch(geometry, feat, owners, at, end, channels, LANES: tl.constexpr, GROUP
 def backward(
     geometry, feat, owners, tile_start, tile_count, grad, image, threshold, inverse, sums, unit,
     channels, width, stride, rows, top, first_row, end_row,
-    TILE: tl.constexpr, NORMALIZED: tl.constexpr, LINES: tl.constexpr, LANES: tl.constexpr,
+    TILE: tl.constexpr, NORMALIZED: tl.constexpr, LANES: tl.constexpr,
     GROUP: tl.constexpr,
 ):  # fmt: skip
     """Add one block's sums to those of its Gaussians, (N, 5 + C) int64.
@@ -68,14 +79,14 @@ def backward(
     """
     blocks_x = tl.cdiv(width, BLOCK)
     bx, by = tl.program_id(0) % blocks_x, tl.program_id(0) // blocks_x
-    tile = (by * LINES // TILE) * tl.cdiv(width, TILE) + bx * BLOCK // TILE
+    tile = (by * BLOCK // TILE) * tl.cdiv(width, TILE) + bx * BLOCK // TILE
     start, n = tl.load(tile_start + tile), tl.load(tile_count + tile)
     end = start + n
     plane = rows.to(tl.int64) * stride
     grad_plane = (end_row - first_row).to(tl.int64) * stride
     grad -= first_row.to(tl.int64) * stride
-    p = tl.arange(0, BLOCK * LINES)
-    line = by * LINES + p // BLOCK
+    p = tl.arange(0, BLOCK * BLOCK)
+    line = by * BLOCK + p // BLOCK
     column = bx * BLOCK + p % BLOCK
     differs = (column < width) & (line < rows) & (line >= first_row) & (line < end_row)
     pixel = line * stride + column
@@ -89,7 +100,7 @@ def backward(
     for k in tl.static_range(GROUP):
         colors = colors + (tl.load(image + k * plane + pixel, mask=differs, other=0.0),)
     found = _fetch(geometry, feat, owners, start, end, channels, LANES, GROUP)
-    shift = tl.zeros((BLOCK * LINES,), tl.float32)
+    shift = tl.zeros((BLOCK * BLOCK,), tl.float32)
     held = ()
     for k in tl.static_range(GROUP):
         first = slopes[k].to(tl.float32) * factor
@@ -99,10 +110,10 @@ def backward(
         color = tl.load(image + channel * plane + pixel, mask=differs, other=0.0).to(tl.float32)
         shift += _slope(grad + channel * grad_plane + pixel, differs, factor) * color
     if not NORMALIZED:
-        shift = tl.zeros((BLOCK * LINES,), tl.float32)
+        shift = tl.zeros((BLOCK * BLOCK,), tl.float32)
     shift, limit = _column(shift), _column(limit)
     q = p[:, None]
-    xs, ys = bx * BLOCK + q % BLOCK + 0.5, top + by * LINES + q // BLOCK + 0.5
+    xs, ys = bx * BLOCK + q % BLOCK + 0.5, top + by * BLOCK + q // BLOCK + 0.5
     for at in range(start, end, LANES):
         current = found
         found = _fetch(geometry, feat, owners, at + LANES, end, channels, LANES, GROUP)
@@ -113,24 +124,34 @@ def backward(
         w = tl.exp2(-(x * x + y * y))
         counts = valid & (w >= limit)
         w = tl.where(counts, w, 0.0)
-        out = sums + i * (FIRST_CHANNEL + channels)
-        reaches = valid & (tl.max(w, 0, keep_dims=True) > 0.0)
         slope = -shift
         for k in tl.static_range(GROUP):
             slope += held[k] * current[7 + k]
-            _add(out + FIRST_CHANNEL + k, tl.sum(held[k] * w, 0, keep_dims=True), reaches)
         for channel in range(GROUP, channels):
             h = _column(_slope(grad + channel * grad_plane + pixel, differs, factor))
             slope += h * tl.load(feat + i * channels + channel)
-            _add(out + FIRST_CHANNEL + channel, tl.sum(h * w, 0, keep_dims=True), reaches)
+            out = sums + i * (channels + FIRST_CHANNEL) + FIRST_CHANNEL + channel
+            _add(out, tl.sum(h * w, 0, keep_dims=True), valid)
         t = w * slope
         x, y = tl.where(counts, x, 0.0), tl.where(counts, y, 0.0)
         tx, ty = t * x, t * y
-        _add(out, tl.sum(tx, 0, keep_dims=True), reaches)
-        _add(out + 1, tl.sum(ty, 0, keep_dims=True), reaches)
-        _add(out + 2, tl.sum(tx * x, 0, keep_dims=True), reaches)
-        _add(out + 3, tl.sum(tx * y, 0, keep_dims=True), reaches)
-        _add(out + 4, tl.sum(ty * y, 0, keep_dims=True), reaches)
+        none = tl.zeros((1, LANES), tl.float32)
+        second, third = none, none
+        if GROUP > 1:
+            second = tl.sum(held[1] * w, 0, keep_dims=True)
+        if GROUP > 2:
+            third = tl.sum(held[2] * w, 0, keep_dims=True)
+        row = _row(
+            tl.sum(tx, 0, keep_dims=True), tl.sum(ty, 0, keep_dims=True),
+            tl.sum(tx * x, 0, keep_dims=True), tl.sum(tx * y, 0, keep_dims=True),
+            tl.sum(ty * y, 0, keep_dims=True), tl.sum(held[0] * w, 0, keep_dims=True),
+            second, third, LANES,
+        )  # fmt: skip
+        e = tl.arange(0, LANES * 8)
+        j = at + e // 8
+        valid_row = (j < end) & (e % 8 < FIRST_CHANNEL + GROUP) & (row != 0.0)
+        out = sums + tl.load(owners + j, mask=j < end, other=0) * (channels + FIRST_CHANNEL)
+        _add(out + e % 8, row, valid_row)
 
 
 @triton.jit

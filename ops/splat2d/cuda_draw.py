@@ -8,6 +8,7 @@ import triton.language as tl
 from ops.splat2d.cuda_lists import COLUMNS
 
 CHUNK = tl.constexpr(64)  # Gaussians of a cell that are tested at a time
+WORD = tl.constexpr(32)
 FETCH = 4  # Gaussians of a tile that are loaded at a time
 FAR = tl.constexpr(0x5D5E0B6B5D5E0B6B)  # 1e18 twice, as float32
 ONES = tl.constexpr(0x3F8000003F800000)
@@ -107,6 +108,24 @@ def _add_colors(colors, w, feat, i, first, channels, COUNT: tl.constexpr):
         f = tl.load(feat + i * channels + first + c, mask=channels > first + c, other=0.0)
         planes = planes + (colors[c] + w * f,)
     return planes
+
+
+@triton.jit
+def _or(a, b):
+    return a | b
+
+
+@triton.jit
+def _keep(owners, begin, end, place, counting):
+    """Move those of a word of Gaussians that count at some pixel to a place before them.
+
+    Each bit of ``counting`` (pixels) stands for one. Returns how many stay.
+    """
+    j = begin + tl.arange(0, WORD)
+    i = tl.load(owners + j, mask=j < end, other=0)
+    stay = (tl.reduce(tl.ravel(counting), 0, _or) >> (j - begin)) & 1
+    tl.store(owners + place + tl.cumsum(stay, 0) - 1, i, mask=(stay == 1) & (j < end))
+    return tl.sum(tl.where(j < end, stay, 0), 0)
 
 
 @triton.jit(
@@ -219,18 +238,20 @@ def forward(
         colors = _zeros(TILE, GROUP)
         last = first + GROUP >= channels
         kept = 0
-        for at in range(start, start + n, FETCH):
-            found = _fetch(pairs, owners, at, start + n, FETCH)
-            for k in tl.static_range(FETCH):
-                w = _weigh(found, k, xs, ys)
-                w = tl.where(w >= limit, w, 0.0)
-                total += w
-                i = found[7 * k]
-                colors = _add_colors(colors, w, feat, i, first, channels, GROUP)
-                if last:  # those that count nowhere leave the list
-                    counts = tl.max((w > 0.0).to(tl.int32))
-                    tl.store(owners + start + kept, i, mask=counts > 0)
-                    kept += counts
+        for base in range(start, start + n, WORD):
+            counting = tl.zeros((TILE, TILE), tl.int32)
+            end = tl.minimum(base + WORD, start + n)
+            for at in range(base, end, FETCH):
+                found = _fetch(pairs, owners, at, end, FETCH)
+                for k in tl.static_range(FETCH):
+                    w = _weigh(found, k, xs, ys)
+                    enough = w >= limit
+                    w = tl.where(enough, w, 0.0)
+                    total += w
+                    colors = _add_colors(colors, w, feat, found[7 * k], first, channels, GROUP)
+                    counting |= tl.where(enough, 1 << (at - base + k), 0)
+            if last:
+                kept += _keep(owners, base, end, start + kept, counting)
         scale = tl.zeros((TILE, TILE), tl.float32) + 1.0
         if TOPK > 0:
             scale = 1.0 / (total + eps)
