@@ -1,4 +1,8 @@
-"""Run benchmarks: ``python -m benchmarks [NAME ...]``."""
+"""Run the benchmarks of the CPU: ``python -m benchmarks [NAME ...]``.
+
+Those of a GPU, and ``cpu_memory``, need pictures or a GPU, and are run by themselves, such as
+``python -m benchmarks.gpu_step FOLDER``; CONTRIBUTING.md lists them.
+"""
 
 from __future__ import annotations
 

@@ -70,11 +70,14 @@ def input_folder(folder: Path) -> Path:
 def machine() -> dict[str, Any]:
     """Facts that a figure depends on."""
     import numba
+    import torch
 
     from fitting.machine import processor
 
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     return {
         "processor": processor(),
+        **gpu,
         "cores": os.cpu_count(),
         "numba_threads": numba.get_num_threads(),
         "system": platform.system(),

@@ -11,6 +11,7 @@ from benchmarks.common import RESULTS
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
+GPU, NONE = "NVIDIA H200", "–"
 
 
 def main() -> None:
@@ -18,12 +19,186 @@ def main() -> None:
     text = README.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    body = "\n".join([*_quality(), "", *_steps(), "", *_scaling(), "", *_waiting()])
+    body = "\n".join([*_on_gpu(), "", *_on_cpu()])
     README.write_text(f"{before}{BEGIN}\n{body}\n{END}{after}", encoding="utf-8")
 
 
 def _load(name: str) -> dict[str, Any]:
-    return json.loads((RESULTS / f"{name}.json").read_text())
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+# On a GPU
+
+
+def _on_gpu() -> Iterator[str]:
+    yield "### On a GPU"
+    yield ""
+    parts = (_gpu_steps, _gpu_memory, _gigapixel, _drawing, _parity)
+    for at, part in enumerate(parts):
+        yield from [""] * bool(at)
+        yield from part()
+
+
+def _gpu_steps() -> Iterator[str]:
+    measured = _load("step_gpu")
+    baselines, machine = _baselines(), measured["machine"]
+    rows = [(row, baselines.get(_case(row), {})) for row in measured["rows"]]
+    yield (
+        f"One training step on one {machine.get('gpu', GPU)} (torch {machine['torch']}), half "
+        "precision and CUDA graph on, learning-rate schedule off, beside "
+        "[Image-GS](benchmarks/results/image_gs_h200.json) on such a GPU:"
+    )
+    yield ""
+    yield (
+        "| picture | Gaussians × steps | step | goal | Image-GS | factor | PSNR | Image-GS "
+        "| floor | step / floor |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|---|"
+    for row, other in rows:
+        step, floor = row["median_ms"], max(row["floor_ms"].values())
+        about = "about " * other.get("approximate", False)
+        their = other.get("ms_per_step")
+        cells = (
+            f"{_name(row)} {row['pixels'][0]}×{row['pixels'][1]}",
+            f"{row['gaussians']:,} × {row['steps']:,}" + ", progressive" * row["progressive"],
+            f"{step:#.3g} ms",
+            _goal(row),
+            f"{about}{their:g} ms" if their else NONE,
+            f"{about}{their / step:.0f}" if their else NONE,
+            f"{row['psnr']:.2f} dB",
+            f"{other['psnr']:.2f} dB" if "psnr" in other else NONE,
+            f"{floor:.3f} ms",
+            f"{step / floor:.0f}",
+        )
+        yield f"| {' | '.join(cells)} |"
+    yield ""
+    yield (
+        "The Kodak times of Image-GS are the ends of a range. The floor is the larger of two "
+        "times: that of moving a step's pictures through memory once "
+        f"({measured['copy_tb_per_s']:.1f} TB/s, as a copy reaches), and that of starting as many "
+        f"empty kernels as it has ({measured['launch_us']:.1f} µs each)."
+    )
+    if measured["left_out"]:
+        yield f"Not measured: {', '.join(measured['left_out'])}."
+
+
+def _baselines() -> dict[tuple[str, int, bool], dict[str, Any]]:
+    return {_case(row): row for row in _load("image_gs_h200")["rows"]}
+
+
+def _case(row: dict[str, Any]) -> tuple[str, int, bool]:
+    return _name(row), row["gaussians"], row["progressive"]
+
+
+def _name(row: dict[str, Any]) -> str:
+    return Path(row["picture"]).stem
+
+
+def _goal(row: dict[str, Any]) -> str:
+    if row["goal_ms"] is None:
+        return NONE
+    return f"{row['goal_ms']:g} ms" + " (missed)" * (row["median_ms"] > row["goal_ms"])
+
+
+def _gpu_memory() -> Iterator[str]:
+    measured = _load("memory_gpu")
+    modes = measured["modes"]
+    (their,) = [r for r in _load("image_gs_h200")["rows"] if r["picture"] == _name(measured)]
+    width, height = their["pixels"]
+    yield (
+        f"GPU memory of a {width}×{height} picture with {measured['gaussians']:,} Gaussians, "
+        "without a film of the training (10⁹ bytes; Image-GS, as torch counts: "
+        f"{their['peak_gb']:.2f} GB):"
+    )
+    yield ""
+    yield (
+        "| `use_amp` | `use_gradient_checkpointing` | torch counts | the driver shows | estimated "
+        "before | step | speed |"
+    )
+    yield "|---|---|---|---|---|---|---|"
+    for mode, row in modes.items():
+        switches = (_on_off("half precision" in mode), _on_off("bands" in mode))
+        if "error" in row:
+            yield f"| {' | '.join(switches)} | failed |" + f" {NONE} |" * 4
+            continue
+        gigabytes = (f"{row[k]:.2f} GB" for k in ("peak_gb", "device_gb", "estimated_gb"))
+        speed = modes["none"]["median_ms"] / row["median_ms"]
+        cells = (*switches, *gigabytes, f"{row['median_ms']:.2f} ms", f"{speed:.0%}")
+        yield f"| {' | '.join(cells)} |"
+
+
+def _on_off(on: bool) -> str:
+    return "on" if on else "off"
+
+
+def _gigapixel() -> Iterator[str]:
+    row = _load("memory_gpu").get("gigapixel", {})
+    if "median_ms" in row:
+        yield (
+            f"A generated picture of {row['side']:,}² pixels with {row['gaussians']:,} Gaussians, "
+            f"half precision and bands: {row['median_ms']:.0f} ms per step, "
+            f"{row['peak_gb']:.2f} GB as torch counts, {row['device_gb']:.2f} GB as the driver "
+            "shows."
+        )
+
+
+def _drawing() -> Iterator[str]:
+    ours = _load("step_gpu")["drawing"]
+    rows = _load("image_gs_h200")["rows"]
+    (their,) = [r for r in rows if _same_drawing(r, ours)]
+    yield (
+        f"Drawing the {ours['picture']} with {ours['gaussians']:,} Gaussians: "
+        f"{ours['median_fps']:,} pictures per second (Image-GS {their['fps']:,})."
+    )
+
+
+def _same_drawing(row: dict[str, Any], drawing: dict[str, Any]) -> bool:
+    return all(row[name] == drawing[name] for name in ("picture", "gaussians")) and "fps" in row
+
+
+def _parity() -> Iterator[str]:
+    result = _load("parity_gpu")
+    tests, picture = result["tests"], result["picture"]
+    worst = max(picture[name] for name in ("xy", "scale", "rot", "feat"))
+    yield (
+        f"Agreement: {tests['tests']} tests on the GPU, of which "
+        f"{tests['failures'] + tests['errors']} failed and {tests['skipped']} were skipped. "
+        f"Against the definition in float64 ({picture['size']}² pixels, {picture['gaussians']:,} "
+        f"Gaussians) the picture differs by {picture['image']:.1e} at most, the gradients by "
+        f"{worst:.1e} of their norm."
+    )
+
+
+# On the CPU
+
+
+def _on_cpu() -> Iterator[str]:
+    machine = _load("step_cpu")["machine"]
+    yield "### On the CPU"
+    yield ""
+    yield f"Measured on {machine['cores']} cores of an {machine['processor']}."
+    parts = [_quality, _steps, _scaling, _waiting]
+    if (RESULTS / "memory_cpu.json").exists():
+        parts.insert(3, _cpu_memory)
+    for part in parts:
+        yield ""
+        yield from part()
+
+
+def _cpu_memory() -> Iterator[str]:
+    measured = _load("memory_cpu")
+    yield (
+        f"Main memory of a training of {_name(measured)} with {measured['gaussians']:,} Gaussians, "
+        "Python and its packages included (10⁹ bytes):"
+    )
+    yield ""
+    yield "| `use_gradient_checkpointing` | picture read | peak of the steps | step |"
+    yield "|---|---|---|---|"
+    for mode, row in measured["modes"].items():
+        yield (
+            f"| {_on_off(mode == 'all on')} | {row['picture_read_gb']:.2f} GB | "
+            f"{row['peak_gb']:.2f} GB | {row['median_ms'] / 1e3:.2f} s |"
+        )
 
 
 def _quality() -> Iterator[str]:
@@ -31,8 +206,9 @@ def _quality() -> Iterator[str]:
     yield ""
     yield "| picture | Gaussians × steps | growth | PSNR | Image-GS | SSIM | time |"
     yield "|---|---|---|---|---|---|---|"
-    baselines = _load("image_gs_h200")["rows"]
-    for row, baseline in zip(_load("quality_cpu")["rows"], baselines, strict=True):
+    baselines = _baselines()
+    for row in _load("quality_cpu")["rows"]:
+        baseline = baselines[_case(row)]
         growth = "progressive" if row["progressive"] else "no"
         yield (
             f"| {row['picture']} | {row['gaussians']:,} × {row['steps']:,} | {growth} | "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from quick_start._format import html_table, plural, text_table
 
 SHOWN = ("torch", "numba", "gsplat")
 LISTED = 8
+DRIVER_VERSION = Path("/proc/driver/nvidia/version")
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,18 +60,18 @@ def verify_setup(
     output_dir : folder for results; it need not exist yet.
     """
     problems = [*_package_problems()]
-    gpu, gpu_problem = _gpu()
+    trainer, torch_problem = _trainer()
     pictures, pictures_problem = _pictures(Path(input_dir))
     output, output_problem = _output(Path(output_dir))
     rows = [
         ("Python", f"{platform.python_version()} ({sys.executable})"),
         *((name, _version(name) or "missing") for name in SHOWN),
         ("processor", f"{_processor()}, {plural(_threads(), 'thread')}"),
-        ("GPU", gpu),
+        ("trains on", trainer),
         ("results", output),
         ("pictures", pictures),
     ]
-    problems += [p for p in (gpu_problem, output_problem, pictures_problem) if p]
+    problems += [p for p in (torch_problem, output_problem, pictures_problem) if p]
     return Setup(tuple(rows), tuple(problems))
 
 
@@ -110,27 +112,55 @@ def _package_problems() -> list[str]:
     ]
 
 
-def _gpu() -> tuple[str, str]:
-    """What to say about the GPU, and what is wrong with torch."""
-    slow = "no GPU: everything runs on the CPU, slower for large pictures (use_amp has no effect)"
+def _trainer() -> tuple[str, str]:
+    """What a run with ``device="auto"`` trains on and why, and what is wrong with torch."""
+    cpu = f"CPU, {plural(_threads(), 'thread')}"
     try:
-        import torch
-
         from fitting.machine import gpu_problem, has_gpu
 
         problem = gpu_problem()
         if problem is None:
-            properties = torch.cuda.get_device_properties(0)
-            return f"{properties.name}, {properties.total_memory / 2**30:.0f} GB", ""
-        return (f"not used, the CPU trains: {problem}" if has_gpu() else slow), ""
+            return _gpu(), ""
+        if has_gpu():
+            return f"{cpu}; there is a GPU that is not used: {problem}", ""
+        slower = "a GPU is much faster with large pictures"
+        return f"{cpu} (no NVIDIA GPU found; none is needed, but {slower})", ""
     except Exception as error:  # a broken installation fails in many ways
-        return slow, f"torch cannot be used: {error}. Install it again."
+        return cpu, f"torch cannot be used: {error}. Install it again."
+
+
+def _gpu() -> str:
+    """The GPU, what drives it, and what a run uses of it unless told otherwise."""
+    import torch
+
+    from settings import Settings
+
+    properties = torch.cuda.get_device_properties(0)
+    facts = [
+        f"{properties.name} ({properties.total_memory / 2**30:.0f} GB)",
+        f"compute {properties.major}.{properties.minor}",
+    ]
+    facts += [f"driver {driver}" for driver in [_driver()] if driver]
+    facts += [f"Triton {triton}" for triton in [_version("triton")] if triton]
+    switches = {"use_amp": "half precision", "use_cuda_graph": "CUDA graph"}
+    used = [words for name, words in switches.items() if Settings.model_fields[name].default]
+    return f"{', '.join(facts)}: {', '.join(used)}"
+
+
+def _driver() -> str:
+    """The version of NVIDIA's driver, where the system tells it."""
+    try:
+        text = DRIVER_VERSION.read_text()
+    except OSError:
+        return ""
+    found = re.search(r"Kernel Module\s[^\n]*?(\d+(?:\.\d+)+)", text)
+    return found[1] if found else ""
 
 
 def _processor() -> str:
     try:
         from fitting.machine import processor
-    except Exception:  # a broken torch, of which _gpu tells
+    except Exception:  # a broken torch, of which _trainer tells
         return platform.processor() or platform.machine()
     return processor()
 

@@ -12,7 +12,10 @@ from PIL import Image
 from fitting import machine
 from quick_start import environment, verify_setup
 
-NO_GPU = "no GPU: everything runs on the CPU, slower for large pictures"
+DRIVER_TEXT = """\
+NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build  (dvs-builder)
+GCC version:  gcc version 13.3.0 (Ubuntu 13.3.0-6ubuntu2)
+"""
 
 
 @pytest.fixture
@@ -55,21 +58,52 @@ def test_without_a_gpu_it_says_so(
 ) -> None:
     monkeypatch.setattr(machine, "gpu_problem", lambda: "no NVIDIA GPU was found.")
     monkeypatch.setattr(machine, "has_gpu", lambda: False)
+    monkeypatch.setattr(environment, "_threads", lambda: 2)
     setup = verify_setup(**folders)
-    assert dict(setup.rows)["GPU"].startswith(NO_GPU)
-    assert "use_amp has no effect" in dict(setup.rows)["GPU"]
+    assert dict(setup.rows)["trains on"].startswith("CPU, 2 threads (no NVIDIA GPU found; ")
     assert setup.ok
 
 
-def test_a_gpu_that_will_be_used_is_named(
-    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Properties:
-        name, total_memory = "NVIDIA H200", 140 * 2**30
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A machine with a GPU that can be used; the file in which its driver says its version."""
 
+    class Properties:
+        name, total_memory, major, minor = "NVIDIA H200", 140 * 2**30, 9, 0
+
+    found = environment._version
     monkeypatch.setattr(machine, "gpu_problem", lambda: None)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: Properties)
-    assert dict(verify_setup(**folders).rows)["GPU"] == "NVIDIA H200, 140 GB"
+    monkeypatch.setattr(
+        environment, "_version", lambda name: "3.6.0" if name == "triton" else found(name)
+    )
+    monkeypatch.setattr(environment, "DRIVER_VERSION", tmp_path / "version")
+    return tmp_path / "version"
+
+
+@pytest.mark.parametrize(
+    "text", [DRIVER_TEXT, "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.95.05  Tue Sep 23"]
+)
+def test_a_gpu_that_will_be_used_is_named_with_what_drives_it(
+    folders: dict[str, Path], gpu: Path, text: str
+) -> None:
+    gpu.write_text(text)
+    setup = verify_setup(**folders)
+    assert dict(setup.rows)["trains on"] == (
+        "NVIDIA H200 (140 GB), compute 9.0, driver 580.95.05, Triton 3.6.0: "
+        "half precision, CUDA graph"
+    )
+    assert setup.ok, setup.problems
+
+
+@pytest.mark.parametrize("text", [None, "another text"])
+def test_a_driver_that_tells_no_version_is_left_out(
+    folders: dict[str, Path], gpu: Path, text: str | None
+) -> None:
+    if text is not None:
+        gpu.write_text(text)
+    trainer = dict(verify_setup(**folders).rows)["trains on"]
+    assert trainer.startswith("NVIDIA H200 (140 GB), compute 9.0, Triton 3.6.0: ")
 
 
 def test_a_gpu_that_cannot_be_used_says_why(
@@ -77,9 +111,10 @@ def test_a_gpu_that_cannot_be_used_says_why(
 ) -> None:
     monkeypatch.setattr(machine, "gpu_problem", lambda: "the driver is too old. Update it.")
     monkeypatch.setattr(machine, "has_gpu", lambda: True)
+    monkeypatch.setattr(environment, "_threads", lambda: 2)
     setup = verify_setup(**folders)
-    assert dict(setup.rows)["GPU"] == (
-        "not used, the CPU trains: the driver is too old. Update it."
+    assert dict(setup.rows)["trains on"] == (
+        "CPU, 2 threads; there is a GPU that is not used: the driver is too old. Update it."
     )
     assert setup.ok
 
