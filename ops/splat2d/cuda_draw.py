@@ -12,7 +12,7 @@ WORD = tl.constexpr(32)
 FETCH = 4  # Gaussians of a tile that are loaded at a time
 FAR = tl.constexpr(0x5D5E0B6B5D5E0B6B)  # 1e18 twice, as float32
 ONES = tl.constexpr(0x3F8000003F800000)
-MARGIN = tl.constexpr(0.6)  # of the smallest weight that counted, below which none is expected to
+MARGIN = tl.constexpr(0.75)  # of the smallest weight that counted, below which none is expected to
 SHARDS = 32  # parts of the memory for tile lists, each with a cursor of its own
 
 

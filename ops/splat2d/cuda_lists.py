@@ -19,9 +19,7 @@ WHITENING = tl.constexpr(K)
 SMALLEST_INVERSE_SCALE = tl.constexpr(1e-6)  # pixels^-1: a wider Gaussian is flat over any picture
 GEOMETRY = 8  # columns: centre x, y in pixels; whitening matrix times K; half-width; one unused
 COLUMNS = tl.constexpr(GEOMETRY)
-SEGMENT = (
-    256  # Gaussians that are tested together; neighbours in the picture, where it is to be fast
-)
+SEGMENT = 128  # Gaussians that are tested together; best neighbours in the picture
 FAR = tl.constexpr(1e18)  # pixels
 CELLS = 8  # cells that one program tests a segment against
 SLACK = 1.001  # bounds are this much wider than the cut, to cover rounding
