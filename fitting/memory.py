@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fitting.bands import BAND_VALUES, band_rows
+from fitting.gaussians import raster_config
 from settings import Settings
 
 ROUNDED = 512  # torch gives memory in multiples of this,
@@ -76,16 +77,24 @@ def gpu_bytes(
     if settings.quantize:
         gaussians += 4 * values * FLOAT  # the rounded ones, and a step of their making in float64
     rows = min(shape[1], band_rows(channels, width))
-    # A band's picture, target, their padded copies, difference, and two maps of a plane each.
-    evaluation = (5 * channels + 2) * rows * width * FLOAT + _lists(count, rows, width)
+    # Besides the drawn band: its target, their padded copies, the difference, two maps of a plane.
+    evaluation = (4 * channels + 2) * rows * width * FLOAT + _lists(settings, count, shape, rows)
     total = buffer_bytes(settings, count, shape, kind) + gaussians + evaluation
     rounding = 30 * ROUNDED + (LARGE_ROUNDED * 8 if total > LARGE else 0)
     return total + rounding + SMALL_POOLS + CONTEXT
 
 
-def _lists(count: int, rows: int, width: int) -> int:
-    """Bytes of what lies between Gaussians and tiles while a band is drawn."""
-    return FLOAT * (8 * count + 4 * count + 16 * count + 12 * (rows * width) // 256)
+def _lists(settings: Settings, count: int, shape: tuple[int, int, int], rows: int) -> int:
+    """Bytes of what lies between Gaussians and picture while a band is drawn to be measured."""
+    from ops.splat2d.cuda import Rasterizer
+
+    channels, height, width = shape
+    painter = Rasterizer(
+        count, channels, height, width, rows, raster_config(settings),
+        memory=torch.empty(channels, rows, width, device="meta"), guess=False,
+        flags=torch.zeros(1, dtype=torch.int32, device="meta"),
+    )  # fmt: skip
+    return storage_bytes(v for v in vars(painter).values() if isinstance(v, torch.Tensor))
 
 
 def host_bytes(

@@ -15,12 +15,12 @@ from fitting.faults import diverged
 from fitting.gaussians import NAMES, Gaussians, raster_config
 from fitting.step import STRETCH_SECONDS, Measured
 from ops.adam import Adam
-from ops.photometric.cuda import LOSS_FLAG, FusedLoss
+from ops.flags import FEAT, LOSS, OVERFLOW, ROT, SCALE, XY
+from ops.photometric.cuda import FusedLoss
 from ops.photometric.cuda_kernels import FIXED_POINT
 from ops.planes import Rows, planes, shortened
-from ops.splat2d import cuda_lists, cuda_step
+from ops.splat2d import cuda_step
 from ops.splat2d.cuda import Parameters, Rasterizer
-from ops.splat2d.cuda_lists import OVERFLOW
 from settings import Settings
 
 BAND_ROWS = 512
@@ -28,9 +28,7 @@ CROWDED = 3  # Gaussians that reach a pixel on average, from which on small tile
 PIXELS_REACHED = 1810  # by a Gaussian of 5 px as far as the weight at which it is cut
 UPDATED = 32  # Gaussians that one program updates
 MOST_GROWTHS = 20  # each makes half as much again, and there are two lists
-PARAMETER_FLAGS = dict(
-    zip(NAMES, (cuda_lists.XY, cuda_lists.SCALE, cuda_lists.ROT, cuda_lists.FEAT), strict=True)
-)
+PARAMETER_FLAGS = dict(zip(NAMES, (XY, SCALE, ROT, FEAT), strict=True))
 
 
 def stored_kind(pixels: Tensor, half: bool) -> torch.dtype:
@@ -221,7 +219,7 @@ class CudaStep(Buffers):
         means, squares = zip(*(self.optimizer.moments[name] for name in NAMES), strict=True)
         cuda_step.update[(triton.cdiv(count, UPDATED),)](
             *values, *means, *squares, painter.sums, shown.scale, painter.geometry, self.rates,
-            self.progress, self.flags, OVERFLOW | LOSS_FLAG, count, painter.channels,
+            self.progress, self.flags, OVERFLOW | LOSS, count, painter.channels,
             float(painter.width), float(painter.height), 1 / self.numel,
             INVERSE=painter.config.inverse_scale, SIZE=UPDATED, **cuda_step.BITS, num_warps=1,
         )  # fmt: skip
@@ -255,7 +253,7 @@ class CudaStep(Buffers):
             self.progress[0] = step
         self.gaussians.step += step - self.optimizer.steps
         self.optimizer.steps = step
-        if diverged or flags == LOSS_FLAG:
+        if diverged or flags == LOSS:
             raise self._diverged(flags)
         if flags:  # a picture that is not whole may also make the loss infinite
             self._make_room()

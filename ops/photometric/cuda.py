@@ -8,6 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
+from ops.flags import LOSS
 from ops.photometric import cuda_kernels
 from ops.photometric.cuda_kernels import L1, L2, PAIRS, SSIM
 from ops.photometric.reference import WINDOW_RADIUS
@@ -22,7 +23,6 @@ MAP_BYTES = 96 << 20
 WARPS = 2
 PROGRAMS = 8  # that one multiprocessor has registers for
 FEW_LINES, MANY_LINES = 8, 128
-LOSS_FLAG = 2  # in ``flags``: a sum is not finite
 
 
 class FusedLoss:
@@ -35,7 +35,7 @@ class FusedLoss:
     channels, width : of the picture.
     ratios : weights of L1, L2 and 1 - SSIM.
     half : keep what lies between the kernels in half precision.
-    flags : (1,) int32 tensor that receives ``LOSS_FLAG``.
+    flags : (1,) int32 tensor that receives ``LOSS``.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class FusedLoss:
         cuda_kernels.similarity[grid](
             image, target, self.maps, self.sums, self.flags, height, width, image.stride(1),
             target.stride(0), *maps, *summed, lines, WIDTH=PAIRS_OF_STRIP, STORE=store,
-            TAPS=TAPS, PAIRS=PAIRS, SSIM=SSIM, FLAG=LOSS_FLAG, num_warps=WARPS,
+            TAPS=TAPS, PAIRS=PAIRS, SSIM=SSIM, FLAG=LOSS, num_warps=WARPS,
         )  # fmt: skip
 
     def _gradient(
@@ -95,7 +95,7 @@ class FusedLoss:
             image, target, self.maps, out, self.sums, self.flags, height, width, image.stride(1),
             target.stride(0), *rows, grad_rows.first, len(grad_rows), *maps, *counted,
             lines, *self.ratios, WIDTH=PAIRS_OF_STRIP, STORE=grad is not None,
-            WITH_SSIM=self.ratios[2] != 0, TAPS=TAPS, PAIRS=PAIRS, L1=L1, L2=L2, FLAG=LOSS_FLAG,
+            WITH_SSIM=self.ratios[2] != 0, TAPS=TAPS, PAIRS=PAIRS, L1=L1, L2=L2, FLAG=LOSS,
             num_warps=WARPS,
         )  # fmt: skip
 

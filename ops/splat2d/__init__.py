@@ -132,7 +132,6 @@ class _Cuda(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor):
         from ops.splat2d import cuda
 
-        ctx.painter.sums.zero_()  # of an earlier time, where the graph was retained
         with torch.cuda.device_of(grad):
             grads = cuda.differentiate(ctx.parameters, grad, ctx.painter, ctx.rows)
         return *grads, None, None, None, None

@@ -12,10 +12,11 @@ import torch
 import triton
 from torch import Tensor
 
+from ops.flags import OVERFLOW
 from ops.planes import shortened
 from ops.splat2d import cuda_backward, cuda_draw, cuda_lists
 from ops.splat2d.cuda_draw import FETCH, SHARDS
-from ops.splat2d.cuda_lists import CELLS, GEOMETRY, OVERFLOW, SEGMENT, SLACK
+from ops.splat2d.cuda_lists import CELLS, GEOMETRY, SEGMENT, SLACK
 from ops.splat2d.reference import RasterConfig
 
 # A cell of the coarse grid has this many times as many pixels as its side to the fourth power: the
@@ -224,6 +225,6 @@ def differentiate(
     top = rows[0] // 16 * 16
     largest = grad.abs().amax().clamp_min(torch.finfo(torch.float32).tiny)
     unit = (1 / largest).reshape(1)  # no number where the gradient holds one that is none
-    painter.sums.zero_()
+    painter.sums.zero_()  # of an earlier time, where autograd's graph was retained
     painter.differentiate(p, grad.contiguous(), top, rows[1] - top, rows[0] - top, unit)
     return painter.collect(p, unit)

@@ -24,9 +24,6 @@ FAR = tl.constexpr(1e18)  # pixels
 CELLS = 8  # cells that one program tests a segment against
 SLACK = 1.001  # bounds are this much wider than the cut, to cover rounding
 
-# Bits of ``flags``: why a step must not be applied.
-OVERFLOW, LOSS, XY, SCALE, ROT, FEAT = (1 << bit for bit in range(6))
-
 
 @triton.jit
 def inverse_scales(scale, i, inside, INVERSE: tl.constexpr):

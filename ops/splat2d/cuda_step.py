@@ -7,9 +7,8 @@ import math
 import triton
 import triton.language as tl
 
-from ops import adam
+from ops import adam, flags
 from ops.splat2d.cuda_backward import FIRST_CHANNEL, chain_rule, feature_sum
-from ops.splat2d.cuda_lists import FEAT, ROT, SCALE, XY
 
 BETA1, BETA2, EPS = tl.constexpr(adam.BETA1), tl.constexpr(adam.BETA2), tl.constexpr(adam.EPS)
 LOG1, LOG2 = tl.constexpr(math.log(adam.BETA1)), tl.constexpr(math.log(adam.BETA2))
@@ -92,4 +91,4 @@ def update(
         tl.store(row + k, tl.zeros((SIZE,), tl.int64), mask=inside)
 
 
-BITS = {"XY": XY, "SCALE": SCALE, "ROT": ROT, "FEAT": FEAT}
+BITS = {name: getattr(flags, name) for name in ("XY", "SCALE", "ROT", "FEAT")}
