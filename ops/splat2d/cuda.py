@@ -15,16 +15,25 @@ from torch import Tensor
 from ops.flags import OVERFLOW
 from ops.planes import shortened
 from ops.splat2d import cuda_backward, cuda_draw, cuda_lists
-from ops.splat2d.cuda_draw import FETCH, SHARDS
-from ops.splat2d.cuda_lists import CELLS, GEOMETRY, SEGMENT, SLACK
+from ops.splat2d.cuda_draw import FETCH, PAD, SHARDS
+from ops.splat2d.cuda_lists import (
+    CELLS,
+    FEATURE_COLUMN,
+    FEATURES,
+    GEOMETRY,
+    SEGMENT,
+    SLACK,
+)
+from ops.splat2d.cuda_select import BATCH
 from ops.splat2d.reference import RasterConfig
 
 # A cell of the coarse grid has this many times as many pixels as its side to the fourth power: the
 # finer the grid, the more cells test all Gaussians, and the fewer Gaussians its tiles test.
 CELL_FACTOR = 12
 SMALLEST_SHIFT = 6  # cells of 64 pixels
+PROGRAMS = 20_000  # that fill lists of cells: enough to keep a GPU busy
+FARTHEST = 1e18  # pixels
 REACH = 48  # pixels across a Gaussian at the start of a training: room to begin with
-MAX_GROUP = 4  # channels that a kernel holds in registers
 # By the side of a tile. Large ones are for pictures where few Gaussians meet. There it pays to have
 # more tiles in flight, though the registers do not suffice where many meet.
 DRAWING = {8: {}, 16: {"maxnreg": 128}}
@@ -77,14 +86,18 @@ class Rasterizer:
         def new(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.empty(shape, dtype=dtype, device=device)
 
-        self.geometry = new(count, GEOMETRY)
+        self.geometry = new(count + 1, GEOMETRY)
+        self.geometry[count] = 0.0  # one that reaches nothing, to fill up lists
+        self.geometry[count, :2] = FARTHEST
+        self.geometry[count, 2 : FEATURE_COLUMN.value] = 1.0
         self.boxes, self.extents = new(4, count), new(self.segments, 4)
         listed = cells * self.segments
         self.cell_counts, self.cell_ends = (new(listed, dtype=torch.int32) for _ in range(2))
         side = 1 << self.shift
         self._new_members(min(cells, _about(side + REACH, side)) * count)
         listed = min(tiles, _about(side + REACH, self.tile)) * count
-        self.owners = new(SHARDS, listed // SHARDS + 1, dtype=torch.int32)
+        listed = triton.cdiv(listed, SHARDS) + triton.cdiv(tiles, SHARDS) * PAD.value
+        self.owners = new(SHARDS, listed, dtype=torch.int32)
         self.tile_start, self.tile_count = (new(tiles, dtype=torch.int32) for _ in range(2))
         self.memory = memory
         self.stride = memory.stride(1)
@@ -102,7 +115,7 @@ class Rasterizer:
     def _new_members(self, length: int) -> None:
         device = self.flags.device
         self.members = torch.empty(length, dtype=torch.int32, device=device)
-        self.shapes = torch.empty(6, length, device=device)
+        self.shapes = torch.empty(4, length, 2, device=device)
 
     def grow(self) -> None:
         """Make room for what was missing, and half as much again; waits for the GPU."""
@@ -120,7 +133,7 @@ class Rasterizer:
         cuda_lists.project[(self.segments,)](
             p.xy, p.scale, p.rot, p.feat, self.geometry, self.boxes, self.extents, self.count,
             self.channels, float(self.width), float(self.height), self.config.cut * SLACK,
-            INVERSE=self.config.inverse_scale, BLOCK=SEGMENT, num_warps=4,
+            INVERSE=self.config.inverse_scale, FEATURES=FEATURES, BLOCK=SEGMENT, num_warps=4,
         )  # fmt: skip
 
     def draw(self, p: Parameters, top: int, rows: int) -> Tensor:
@@ -128,35 +141,41 @@ class Rasterizer:
 
         ``top`` is a multiple of ``tile``. :meth:`project` must have been called.
         """
+        ends = self._list_cells(top, rows)
+        config, image = self.config, shortened(self.memory, rows)
+        tiles = triton.cdiv(self.width, self.tile) * triton.cdiv(rows, self.tile)
+        group = min(self.channels, FEATURES)
+        cuda_draw.forward[(tiles,)](
+            self.geometry.view(torch.int64), p.feat, self.members, self.shapes.view(torch.int64),
+            ends, self.owners, self.tile_start, self.tile_count, image, self.threshold,
+            self.inverse, self.guess, self.cursors, self.flags, self.needed, self.owners.shape[1],
+            len(self.members), self.count, self.channels, self.width, self.stride, rows, top,
+            self.segments, self.cells_x, self.shift,
+            config.w_min, -math.log2(config.w_min) * SLACK, config.tie, config.eps,
+            TILE=self.tile, TOPK=config.topk if config.blending == "normalized" else 0,
+            GROUP=group, FEATURES=group if group == self.channels else 0, GUESS=self.guessing,
+            FETCH=FETCH, BATCH=BATCH, SHARDS=SHARDS, OVERFLOW=OVERFLOW,
+            num_warps=1, **DRAWING[self.tile],
+        )  # fmt: skip
+        return image
+
+    def _list_cells(self, top: int, rows: int) -> Tensor:
+        """List the Gaussians near each cell; returns where the segments' parts end."""
         cells = self.cells_x * triton.cdiv(rows, 1 << self.shift)
-        grid = (triton.cdiv(cells, CELLS), self.segments)
         place = (self.count, cells, self.cells_x, top, self.shift)
         counts, ends = (t[: cells * self.segments] for t in (self.cell_counts, self.cell_ends))
-        cuda_lists.count_cells[grid](
+        cuda_lists.count_cells[(triton.cdiv(cells, CELLS), self.segments)](
             self.boxes, self.extents, counts, self.cursors, *place, BLOCK=SEGMENT, CELLS=CELLS,
             SHARDS=SHARDS, num_warps=1,
         )  # fmt: skip
         torch.cumsum(counts, 0, dtype=torch.int32, out=ends)
-        cuda_lists.fill_cells[grid](
+        several = min(CELLS, triton.next_power_of_2(cells * self.segments // PROGRAMS + 1))
+        cuda_lists.fill_cells[(triton.cdiv(cells, several), self.segments)](
             self.boxes, self.geometry, counts, ends, self.members, self.shapes, self.flags,
-            self.needed, len(self.members), *place, OVERFLOW=OVERFLOW, BLOCK=SEGMENT, CELLS=CELLS,
-            num_warps=1,
+            self.needed, len(self.members), *place, OVERFLOW=OVERFLOW, BLOCK=SEGMENT,
+            CELLS=several, num_warps=1,
         )  # fmt: skip
-        config = self.config
-        tiles = triton.cdiv(self.width, self.tile) * triton.cdiv(rows, self.tile)
-        image = shortened(self.memory, rows)
-        cuda_draw.forward[(tiles,)](
-            self.geometry.view(torch.int64), p.feat, self.members, self.shapes, ends, self.owners,
-            self.tile_start, self.tile_count, image, self.threshold, self.inverse, self.guess,
-            self.cursors, self.flags, self.needed, self.owners.shape[1], len(self.members),
-            self.channels, self.width, self.stride, rows, top, self.segments, self.cells_x,
-            self.shift, config.w_min,
-            -math.log2(config.w_min) * SLACK, config.tie, config.eps,
-            TILE=self.tile, TOPK=config.topk if config.blending == "normalized" else 0,
-            GROUP=min(self.channels, MAX_GROUP), GUESS=self.guessing, FETCH=FETCH,
-            SHARDS=SHARDS, OVERFLOW=OVERFLOW, num_warps=1, **DRAWING[self.tile],
-        )  # fmt: skip
-        return image
+        return ends
 
     def differentiate(
         self, p: Parameters, grad: Tensor, top: int, rows: int, first: int, unit: Tensor

@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ops.splat2d.cuda_lists import COLUMNS, K2, inverse_scales
+from ops.splat2d.cuda_lists import COLUMNS, FEATURE_COLUMN, K2, inverse_scales
 
 SIDE = 8  # pixels of a block in a row and in a column
 HELD = 3  # channels whose sums are added together with the moments, at most
@@ -50,16 +50,13 @@ def _row(v0, v1, v2, v3, v4, v5, v6, v7, LANES: tl.constexpr):
 
 
 @triton.jit
-def _fetch(geometry, feat, owners, at, end, channels, LANES: tl.constexpr, GROUP: tl.constexpr):
+def _fetch(geometry, owners, at, LANES: tl.constexpr, GROUP: tl.constexpr):
     """Index, centre, matrix and first features of some Gaussians of a list, one a lane."""
-    j = at + tl.arange(0, LANES)[None, :]
-    i = tl.load(owners + j, mask=j < end, other=0)
+    i = tl.load(owners + at + tl.arange(0, LANES)[None, :])
     row = geometry + i * COLUMNS
     found = (i,)
-    for k in tl.static_range(6):
+    for k in tl.static_range(FEATURE_COLUMN + GROUP):
         found = found + (tl.load(row + k),)
-    for k in tl.static_range(GROUP):
-        found = found + (tl.load(feat + i * channels + k),)
     return found
 
 
@@ -82,6 +79,7 @@ def backward(
     tile = (by * BLOCK // TILE) * tl.cdiv(width, TILE) + bx * BLOCK // TILE
     start, n = tl.load(tile_start + tile), tl.load(tile_count + tile)
     end = start + n
+    last = start + tl.maximum(n - 1, 0) // LANES * LANES
     plane = rows.to(tl.int64) * stride
     grad_plane = (end_row - first_row).to(tl.int64) * stride
     grad -= first_row.to(tl.int64) * stride
@@ -99,7 +97,7 @@ def backward(
     colors = ()
     for k in tl.static_range(GROUP):
         colors = colors + (tl.load(image + k * plane + pixel, mask=differs, other=0.0),)
-    found = _fetch(geometry, feat, owners, start, end, channels, LANES, GROUP)
+    found = _fetch(geometry, owners, start, LANES, GROUP)
     shift = tl.zeros((BLOCK * BLOCK,), tl.float32)
     held = ()
     for k in tl.static_range(GROUP):
@@ -116,24 +114,22 @@ def backward(
     xs, ys = bx * BLOCK + q % BLOCK + 0.5, top + by * BLOCK + q // BLOCK + 0.5
     for at in range(start, end, LANES):
         current = found
-        found = _fetch(geometry, feat, owners, at + LANES, end, channels, LANES, GROUP)
+        found = _fetch(geometry, owners, tl.minimum(at + LANES, last), LANES, GROUP)
         i = current[0]
-        valid = at + tl.arange(0, LANES)[None, :] < end
         dx, dy = xs - current[1], ys - current[2]
         x, y = current[3] * dx + current[4] * dy, current[5] * dx + current[6] * dy
         w = tl.exp2(-(x * x + y * y))
-        counts = valid & (w >= limit)
-        w = tl.where(counts, w, 0.0)
+        w = tl.where(w >= limit, w, 0.0)
         slope = -shift
         for k in tl.static_range(GROUP):
             slope += held[k] * current[7 + k]
         for channel in range(GROUP, channels):
             h = _column(_slope(grad + channel * grad_plane + pixel, differs, factor))
-            slope += h * tl.load(feat + i * channels + channel)
+            valid = at + tl.arange(0, LANES)[None, :] < end
+            slope += h * tl.load(feat + i * channels + channel, mask=valid, other=0.0)
             out = sums + i * (channels + FIRST_CHANNEL) + FIRST_CHANNEL + channel
             _add(out, tl.sum(h * w, 0, keep_dims=True), valid)
         t = w * slope
-        x, y = tl.where(counts, x, 0.0), tl.where(counts, y, 0.0)
         tx, ty = t * x, t * y
         none = tl.zeros((1, LANES), tl.float32)
         second, third = none, none
@@ -168,10 +164,12 @@ def chain_rule(sums, scale, geometry, i, inside, channels, width, height, INVERS
     sxx = tl.load(row + 2, mask=inside, other=0).to(tl.float32) * factor
     sxy = tl.load(row + 3, mask=inside, other=0).to(tl.float32) * factor
     syy = tl.load(row + 4, mask=inside, other=0).to(tl.float32) * factor
-    g = geometry + i * COLUMNS
-    drawable = inside & (tl.load(g + 6, mask=inside, other=-1.0) >= 0.0)
-    a, b = tl.load(g + 2, mask=drawable, other=0.0), tl.load(g + 3, mask=drawable, other=0.0)
-    c, d = tl.load(g + 4, mask=drawable, other=0.0), tl.load(g + 5, mask=drawable, other=0.0)
+    row = geometry + i * COLUMNS
+    a, b = tl.load(row + 2, mask=inside, other=0.0), tl.load(row + 3, mask=inside, other=0.0)
+    c, d = tl.load(row + 4, mask=inside, other=0.0), tl.load(row + 5, mask=inside, other=0.0)
+    drawable = inside & ((a + b + c + d) * 0.0 == 0.0)
+    a, b = tl.where(drawable, a, 0.0), tl.where(drawable, b, 0.0)
+    c, d = tl.where(drawable, c, 0.0), tl.where(drawable, d, 0.0)
     u, v = inverse_scales(scale, i, drawable, INVERSE)
     if INVERSE:
         first, second = -sxx / u, -syy / v

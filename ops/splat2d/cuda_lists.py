@@ -17,12 +17,25 @@ K = math.sqrt(math.log2(math.e) / 2)
 K2 = tl.constexpr(K * K)
 WHITENING = tl.constexpr(K)
 SMALLEST_INVERSE_SCALE = tl.constexpr(1e-6)  # pixels^-1: a wider Gaussian is flat over any picture
-GEOMETRY = 8  # columns: centre x, y in pixels; whitening matrix times K; half-width; one unused
-COLUMNS = tl.constexpr(GEOMETRY)
+LARGEST_INVERSE_SCALE = tl.constexpr(1e15)  # keeps all that follows finite
+# A Gaussian's row: centre x, y in pixels; whitening matrix times K; four features; the slopes dy/dx
+# and dx/dy at which its weight is largest along a vertical and along a horizontal line. Kernels
+# read two columns at a time.
+GEOMETRY = 12
+FEATURES = 4
+COLUMNS, FEATURE_COLUMN = tl.constexpr(GEOMETRY), tl.constexpr(6)
+SHAPE, SHAPES = tl.constexpr((0, 1, 2, 3, 4, 5, 10, 11)), tl.constexpr(8)  # say where it reaches
 SEGMENT = 128  # Gaussians that are tested together; best neighbours in the picture
 FAR = tl.constexpr(1e18)  # pixels
-CELLS = 8  # cells that one program tests a segment against
+CELLS = 8  # cells that one program tests a segment against, at most
 SLACK = 1.001  # bounds are this much wider than the cut, to cover rounding
+
+
+@triton.jit
+def _limited(scale):
+    scale = tl.where(scale < SMALLEST_INVERSE_SCALE, SMALLEST_INVERSE_SCALE, scale)
+    finite = scale * 0.0 == 0.0
+    return tl.where(finite & (scale > LARGEST_INVERSE_SCALE), LARGEST_INVERSE_SCALE, scale)
 
 
 @triton.jit
@@ -32,16 +45,20 @@ def inverse_scales(scale, i, inside, INVERSE: tl.constexpr):
     v = tl.abs(tl.load(scale + 2 * i + 1, mask=inside, other=1.0))
     if not INVERSE:
         u, v = 1.0 / u, 1.0 / v
-    u = tl.where(u < SMALLEST_INVERSE_SCALE, SMALLEST_INVERSE_SCALE, u)  # keeps what is no number
-    return u, tl.where(v < SMALLEST_INVERSE_SCALE, SMALLEST_INVERSE_SCALE, v)
+    return _limited(u), _limited(v)
+
+
+@triton.jit
+def _half(cut, a, b):
+    return tl.sqrt(cut * (a * a + b * b))
 
 
 @triton.jit(do_not_specialize=["n", "channels"])
 def project(
     xy, scale, rot, feat, geometry, boxes, extents, n, channels, width, height, cut,
-    INVERSE: tl.constexpr, BLOCK: tl.constexpr,
+    INVERSE: tl.constexpr, FEATURES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Fill the geometry table (N, 8), ``boxes`` and ``extents``.
+    """Fill the geometry table (N, 12), ``boxes`` and ``extents``.
 
     ``boxes`` (4, N) holds centres, half-widths and half-heights, with a half-width of -1 where a
     parameter is not finite; ``extents`` (segments, 4) the range in x and in y of each segment.
@@ -54,21 +71,20 @@ def project(
     x = tl.load(xy + 2 * i, mask=inside, other=0.0) * width
     y = tl.load(xy + 2 * i + 1, mask=inside, other=0.0) * height
     total = (x + y + angle + u + v) * 0.0  # not a number where anything is not finite
-    for c in range(channels):
-        total += tl.load(feat + i * channels + c, mask=inside, other=0.0) * 0.0
-    a, b = cos / u, sin / v
-    half_width = tl.sqrt(cut * (a * a + b * b))
-    a, b = sin / u, cos / v
-    half_height = tl.sqrt(cut * (a * a + b * b))
-    half_width = tl.where(total == 0.0, half_width, -1.0)
     row = geometry + i * COLUMNS
-    tl.store(row, x, mask=inside)
-    tl.store(row + 1, y, mask=inside)
-    tl.store(row + 2, u * cos * WHITENING, mask=inside)
-    tl.store(row + 3, u * sin * WHITENING, mask=inside)
-    tl.store(row + 4, -v * sin * WHITENING, mask=inside)
-    tl.store(row + 5, v * cos * WHITENING, mask=inside)
-    tl.store(row + 6, half_width, mask=inside)
+    for c in range(channels):
+        value = tl.load(feat + i * channels + c, mask=inside, other=0.0)
+        total += value * 0.0
+        tl.store(row + FEATURE_COLUMN + c, value, mask=inside & (c < FEATURES))
+    half_width = _half(cut, cos / u, sin / v)
+    half_height = _half(cut, sin / u, cos / v)
+    half_width = tl.where(total == 0.0, half_width, -1.0)
+    a, b = u * cos * WHITENING, u * sin * WHITENING
+    c, d = -v * sin * WHITENING, v * cos * WHITENING
+    mixed = -(a * b + c * d)
+    values = (x, y, a, b, c, d, mixed / (b * b + d * d), mixed / (a * a + c * c))
+    for k in tl.static_range(SHAPES):
+        tl.store(row + SHAPE[k], values[k], mask=inside)
     tl.store(boxes + i, x, mask=inside)
     tl.store(boxes + n + i, y, mask=inside)
     tl.store(boxes + 2 * n + i, half_width, mask=inside)
@@ -140,8 +156,9 @@ def fill_cells(
 ):  # fmt: skip
     """Write a segment's Gaussians into its part of some cells' lists; ``ends`` is the prefix sum.
 
-    ``members`` receives their indices and ``shapes`` (6, capacity) their centres and matrices: the
-    tiles of a cell all read its list, and what lies side by side in memory is read at once.
+    ``members`` receives their indices and ``shapes`` (4, capacity, 2) what decides where they
+    reach: the tiles of a cell all read its list, and what lies side by side in memory is read at
+    once.
     """
     segment = tl.program_id(1)
     i = segment * BLOCK + tl.arange(0, BLOCK)
@@ -156,9 +173,10 @@ def fill_cells(
             place = end - count + tl.cumsum(near.to(tl.int32), 0) - 1
             near = near & (place < capacity)
             tl.store(members + place, i, mask=near)
-            for k in tl.static_range(6):
-                value = tl.load(geometry + i * COLUMNS + k, mask=near, other=0.0)
-                tl.store(shapes + k * capacity + place, value, mask=near)
+            row = geometry + i * COLUMNS
+            for k in tl.static_range(SHAPES):
+                value = tl.load(row + SHAPE[k], mask=near, other=0.0)
+                tl.store(shapes + k // 2 * (2 * capacity) + 2 * place + k % 2, value, mask=near)
             if end > capacity:
                 tl.atomic_or(flags, OVERFLOW)
                 tl.atomic_max(needed, end)
