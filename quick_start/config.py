@@ -17,13 +17,13 @@ from pydantic_core import PydanticCustomError
 
 from imaging.files import PictureError, find_picture, list_pictures
 from quick_start._format import html_table, plural, text_table
+from quick_start.presets import PresetNames, preset_names, preset_values
 from settings import (
     CommonSettings,
     Settings,
     SettingsError,
     describe_range,
     groups,
-    load_yaml,
     setting,
 )
 
@@ -126,15 +126,16 @@ class TrainingConfig(CommonSettings):
         return html_table(self._rows(), caption=self._title())
 
 
-def set_config(*, preset: str | os.PathLike[str] | None = None, **settings: Any) -> TrainingConfig:
-    values = _from_preset(preset) if preset is not None else {}
+def set_config(*, preset: PresetNames | None = None, **settings: Any) -> TrainingConfig:
+    values = preset_values(preset) if preset is not None else {}
     values.update(settings)
     try:
         config = TrainingConfig.build(**values)
     except SettingsError as error:
         if preset is None:
             raise
-        raise SettingsError(f"{error}\n(with the values of preset={str(preset)!r})") from None
+        named = str(preset) if isinstance(preset, os.PathLike) else preset
+        raise SettingsError(f"{error}\n(with the values of preset={named!r})") from None
     return _checked(config)
 
 
@@ -160,13 +161,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str | os.PathLike):
         return os.path.expanduser(value)
     return operator.index(value) if hasattr(value, "__index__") else value
-
-
-def _from_preset(path: str | os.PathLike[str]) -> dict[str, Any]:
-    values = {str(name): value for name, value in load_yaml(path).items()}
-    if "input_filename" in values:  # such as in cfgs/default.yaml, which describes one run
-        values.setdefault("input_filenames", values.pop("input_filename"))
-    return values
 
 
 def _checked(config: TrainingConfig) -> TrainingConfig:
@@ -223,7 +217,7 @@ def _signature() -> inspect.Signature:
     order = [name for names in groups(TrainingConfig).values() for name in names]
     order.sort(key=lambda name: name not in AXES)
     preset = inspect.Parameter("preset", inspect.Parameter.KEYWORD_ONLY, default=None)
-    parameters = [*map(parameter, order), preset.replace(annotation=str | None)]
+    parameters = [*map(parameter, order), preset.replace(annotation=str | list[str] | None)]
     return inspect.Signature(parameters, return_annotation=TrainingConfig)
 
 
@@ -244,7 +238,8 @@ def _docstring() -> str:
     ]
     for name, parameter in _signature().parameters.items():
         if name == "preset":
-            lines += ["preset : path of a YAML file", "    Its values; keywords given here win."]
+            lines.append(f"preset : {', '.join(preset_names())}, path of a YAML file, or a list")
+            lines.append("    Their values, of which later ones win, and keywords given here win.")
             continue
         default = "" if parameter.default is parameter.empty else f", default {parameter.default!r}"
         lines.append(f"{name} : {_kind(name)}{default}")
