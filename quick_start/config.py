@@ -104,7 +104,8 @@ class TrainingConfig(CommonSettings):
         rows = [(name, _shown(value)) for name, value in self.changes().items()]
         return [*rows, ("everything else", "default")]
 
-    def _title(self) -> str:
+    def title(self) -> str:
+        """The number of runs, and what makes it: ``6 runs: 2 pictures × 3 numbers of steps``."""
         counts = [len(getattr(self, name)) for name in AXES]
         total = counts[0] * counts[1] * counts[2]
         if total == 1:
@@ -118,12 +119,12 @@ class TrainingConfig(CommonSettings):
         return f"{plural(total, 'run')}: {' × '.join(factors)}"
 
     def __str__(self) -> str:
-        return f"{self._title()}\n{text_table(self._rows())}"
+        return f"{self.title()}\n{text_table(self._rows())}"
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return html_table(self._rows(), caption=self._title())
+        return html_table(self._rows(), caption=self.title())
 
 
 def set_config(*, preset: PresetNames | None = None, **settings: Any) -> TrainingConfig:
