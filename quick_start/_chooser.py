@@ -12,7 +12,7 @@ import ipywidgets
 
 from imaging.files import SUFFIXES, PictureError
 from quick_start._background import Latest
-from quick_start._fields import Field, problem_html
+from quick_start._fields import Field, answer_on_any_thread, problem_html
 from quick_start.draft import join_names, split_names
 from quick_start.pictures import Choice, list_choices, save_upload, thumbnail
 
@@ -57,11 +57,16 @@ class PictureChooser:
         )
         self.message = ipywidgets.HTML()
         field.row.children = (*field.row.children[:2], self.refresh, self.upload)
-        self.box = ipywidgets.VBox((field.row, self.filter, self._images, self._grid, self.message))
+        field.input.layout = ipywidgets.Layout(flex="1 1 auto", width="auto")
+        field.note.layout = ipywidgets.Layout(width="auto")
+        self.box = ipywidgets.VBox(
+            (field.row, field.note, self.filter, self._images, self._grid, self.message)
+        )
         self.upload.observe(self._uploaded, "value")
         self.refresh.on_click(lambda _: self.look())
         self.filter.observe(lambda _: self._show(), "value")
         field.input.observe(lambda _: self._mark(), "value")
+        answer_on_any_thread(self.upload, self.refresh, self.filter)
         self.look()
 
     def look(self) -> None:
@@ -106,6 +111,7 @@ class PictureChooser:
         )
         tile.add_class("splatbook-tile")
         tile.add_class(f"{self._class}-{index}")
+        answer_on_any_thread(tile)
         tile.observe(lambda change: self._clicked(choice.name, change["new"]), "value")
         return tile
 

@@ -25,6 +25,7 @@ class Field:
     ----------
     name : of the setting.
     input : the widget that is typed into.
+    note : the help, or what is wrong.
     row : all that is shown.
     """
 
@@ -32,13 +33,14 @@ class Field:
         self.name = name
         self.input = _input(name, value)
         self._problem = ""
-        self._note = ipywidgets.HTML(self._help(), layout=_NOTE)
+        self.note = ipywidgets.HTML(self._help(), layout=_NOTE)
         title = html.escape(f"{FIELDS[name].description} Allowed: {allowed(name)}.")
         label = ipywidgets.HTML(
             f'<label class="splatbook-name" title="{title}">{name}</label>', layout=_NAME
         )
-        self.row = ipywidgets.HBox((label, self.input, self._note), layout=_ROW)
+        self.row = ipywidgets.HBox((label, self.input, self.note), layout=_ROW)
         self.input.observe(lambda _: changed(), "value")
+        answer_on_any_thread(self.input)
 
     @property
     def value(self) -> Typed:
@@ -59,13 +61,24 @@ class Field:
         if text == self._problem:
             return
         self._problem = text
-        self._note.value = problem_html(text) if text else self._help()
+        self.note.value = problem_html(text) if text else self._help()
 
     def _help(self) -> str:
         field = FIELDS[self.name]
         unit = field.json_schema_extra["unit"]
         shown = f'<span class="splatbook-unit">{html.escape(unit)}</span> ' if unit else ""
         return f'<div class="splatbook-help">{shown}{html.escape(field.description)}</div>'
+
+
+def answer_on_any_thread(*widgets: ipywidgets.Widget) -> None:
+    """Let what the browser says of widgets be heard while a cell runs.
+
+    JupyterLab 4.4 sends it to a second thread of the kernel. ipykernel 7.4 hands it on to the
+    thread that wrote to the widget last, which is the busy one where a cell made the widget.
+    """
+    for widget in widgets:
+        if widget.comm is not None:
+            widget.comm._reply_subshell_for = lambda data, thread: thread
 
 
 def allowed(name: str) -> str:

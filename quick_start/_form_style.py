@@ -27,7 +27,7 @@ STYLE = """<style>
   width: 124px; height: 132px; margin: 3px; padding: 106px 4px 0; line-height: 22px;
   font-size: 0.85em; overflow: hidden; text-overflow: ellipsis;
   background-color: var(--jp-layout-color2, #eee); background-repeat: no-repeat;
-  background-position: center 4px; background-size: 112px 100px; background-size: auto 100px;
+  background-position: center 4px; background-size: auto 100px;
   border: 2px solid transparent; border-radius: 4px; box-shadow: none;
   color: var(--jp-ui-font-color1, inherit);
 }
@@ -37,6 +37,9 @@ STYLE = """<style>
 .splatbook-form .splatbook-tile:focus-visible {
   outline: 2px solid var(--jp-brand-color1, #1976d2); outline-offset: 1px;
 }
+.splatbook-form .splatbook-start { gap: 1.2em; }
+.splatbook-form .lm-TabBar-content { flex-wrap: wrap; }
+.splatbook-form .lm-TabBar-tab { flex: 0 0 auto !important; min-width: 0; max-width: none; }
 .splatbook-form .splatbook-call textarea {
   font-family: var(--jp-code-font-family, monospace); font-size: 0.95em; line-height: 1.4;
 }

@@ -126,6 +126,11 @@ def measure_pace(settings: Settings) -> Pace:
         return _paces[key]
 
 
+def forget() -> None:
+    """Measure again when asked next; for where something disturbed the measuring."""
+    _paces.clear()
+
+
 _paces: dict[tuple[Any, ...], Pace] = {}
 
 

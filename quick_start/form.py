@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import html
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 
 from quick_start._chooser import PictureChooser
-from quick_start._fields import Field, problem_html
+from quick_start._fields import Field, answer_on_any_thread, problem_html
 from quick_start._form_style import COPY, STYLE
+from quick_start._preset_bar import PresetBar
 from quick_start.config import AXES, TrainingConfig
 from quick_start.draft import FIELDS, Typed, call_text, defaults, read, typed
 from quick_start.outlook import Outlook
-from quick_start.presets import PresetNames, preset_names, preset_purpose, preset_values
+from quick_start.presets import PresetNames, preset_values
 from settings import SettingsError, groups
 
 if TYPE_CHECKING:
     from quick_start.runs import Run
 
+CHOOSE = "Choose a picture: click one, type its name, or upload one."
 FIRST = (*AXES, "make_training_video")  # what stands above the groups
 
 
@@ -56,7 +59,8 @@ class SettingsForm(ipywidgets.VBox):
     ----------
     fields : of every setting, by its name.
     chooser : of the pictures.
-    preset, undo, train, stop : widgets that are clicked.
+    presets : to apply and to undo.
+    train, stop : buttons.
     call : the text of the ``set_config`` call.
     live : the box that holds the live view.
     runs : of the last training that ended; empty before.
@@ -66,43 +70,35 @@ class SettingsForm(ipywidgets.VBox):
         self.runs: list[Run] = []
         self._ready = False
         self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
+        self._one_at_a_time = threading.RLock()  # the browser, cells and the training change it
         self._halt = threading.Event()
         self._config: TrainingConfig | None = None
-        self._before: dict[str, Typed] = {}  # what a preset replaced
         start = defaults() | values
         self.fields = {name: Field(name, start[name], self._changed) for name in FIELDS}
         self.chooser = PictureChooser(
             self.fields["input_filenames"], lambda: str(self.fields["input_dir"].value)
         )
+        self.presets = PresetBar(lambda: self.values, self._set)
         self.outlook = Outlook()
         self._make_controls()
         self._make_call()
         super().__init__(
             (
                 ipywidgets.HTML(STYLE, layout=ipywidgets.Layout(display="none")),
-                self._preset_row, *self._first(), self._groups(), self.outlook.view,
-                self._call_box, self._buttons, self.status, self.live,
+                self.presets.box, *self._first(), self._groups(), self._start_row(), self.live,
             )
         )  # fmt: skip
         self.add_class("splatbook-form")
         self._folder = self.fields["input_dir"].value
         if not values.get("input_filenames") and len(self.chooser.choices) == 1:
             self.fields["input_filenames"].value = self.chooser.choices[0].name
+        answer_on_any_thread(self.train, self.stop, self.call, self.more, self.tabs)
         self._ready = True
         self._changed()
 
     # What is shown
 
     def _make_controls(self) -> None:
-        wide = ipywidgets.Layout(width="28em")
-        named = [(f"{name}: {preset_purpose(name)}", name) for name in preset_names()]
-        self.preset = ipywidgets.Dropdown(options=[("Apply a preset", ""), *named], layout=wide)
-        self.undo = ipywidgets.Button(description="Undo", icon="undo", disabled=True)
-        self._preset_note = ipywidgets.HTML()
-        self._preset_row = ipywidgets.HBox((self.preset, self.undo, self._preset_note))
-        self.preset.observe(self._apply_preset, "value")
-        self.undo.on_click(self._undo_preset)
         self.train = ipywidgets.Button(description="Train", icon="play", button_style="primary")
         self.stop = ipywidgets.Button(
             description="Stop", icon="stop", disabled=True,
@@ -127,6 +123,16 @@ class SettingsForm(ipywidgets.VBox):
         self._call_box = ipywidgets.VBox((head, self.call))
         self._call_box.add_class("splatbook-call")
 
+    def _start_row(self) -> ipywidgets.Box:
+        half = ipywidgets.Layout(flex="1 1 24em", width="auto")
+        self._call_box.layout = half
+        left = ipywidgets.VBox((self.outlook.view, self._buttons, self.status), layout=half)
+        row = ipywidgets.HBox(
+            (left, self._call_box), layout=ipywidgets.Layout(flex_flow="row wrap")
+        )
+        row.add_class("splatbook-start")
+        return row
+
     def _first(self) -> Sequence[ipywidgets.Widget]:
         return self.chooser.box, *(self.fields[name].row for name in FIRST[1:])
 
@@ -139,8 +145,9 @@ class SettingsForm(ipywidgets.VBox):
             ipywidgets.VBox([self.fields[name].row for name in names])
             for names in self._grouped.values()
         ]
-        self.accordion = ipywidgets.Accordion(boxes, selected_index=None)
-        return self.accordion
+        self.tabs = ipywidgets.Tab(boxes)
+        self.more = ipywidgets.Accordion((self.tabs,), selected_index=None)
+        return self.more
 
     def __repr__(self) -> str:
         """What a notebook keeps of it where widgets cannot be shown."""
@@ -169,15 +176,20 @@ class SettingsForm(ipywidgets.VBox):
 
     def _changed(self) -> None:
         """Explain what is wrong, or show what it would cost."""
-        if not self._ready:
-            return
-        values = self.values
+        if self._ready:
+            with self._one_at_a_time:
+                self._look_at(self.values)
+
+    def _look_at(self, values: dict[str, Typed]) -> None:
         if values["input_dir"] != self._folder:
             self._folder = values["input_dir"]
             self.chooser.look()
         reading = read(values)
+        if not self.chooser.chosen:
+            reading.problems["input_filenames"] = CHOOSE
         for name, field in self.fields.items():
-            field.problem = reading.problems.get(name, "")
+            problem = reading.problems.get(name, "")
+            field.problem = "" if problem == CHOOSE else problem
         self._config = reading.config
         self._show_titles(values, reading.problems)
         self._show_call()
@@ -185,21 +197,25 @@ class SettingsForm(ipywidgets.VBox):
         self._show_state(reading.problems)
 
     def _show_titles(self, values: dict[str, Typed], problems: dict[str, str]) -> None:
-        """Say on a closed group what is inside of it."""
-        unchanged, titles = defaults(), []
-        for group, names in self._grouped.items():
+        """Say on what is closed what is inside of it."""
+        unchanged = defaults()
+
+        def title(text: str, names: Iterable[str]) -> str:
+            names = list(names)
             wrong = sum(name in problems for name in names)
             changed = sum(values[name] != unchanged[name] for name in names)
-            note = f"{wrong} to correct" if wrong else f"{changed} changed" if changed else ""
-            titles.append(f"{group} ({note})" if note else group)
-        self.accordion.titles = tuple(titles)
+            notes = [f"{changed} changed"] * bool(changed) + [f"{wrong} to correct"] * bool(wrong)
+            return f"{text} ({', '.join(notes)})" if notes else text
+
+        self.tabs.titles = [title(group, names) for group, names in self._grouped.items()]
+        self.more.titles = [title("All settings", chain(*self._grouped.values()))]
 
     def _show_call(self) -> None:
         if self._config is not None:
             text = call_text(self._config)
             self.call.rows = text.count("\n") + 1
         else:
-            text = "# Correct what is marked above; then the call stands here."
+            text = "# The call stands here once everything above is right."
         self.call.value = text
 
     def _show_state(self, problems: dict[str, str]) -> None:
@@ -214,34 +230,11 @@ class SettingsForm(ipywidgets.VBox):
         if not problems:
             self.status.value = self._ended
             return
-        lines = [problem_html(text) for text in dict.fromkeys(problems.values())]
-        self.status.value = f"Correct this before training:{''.join(lines)}"
+        wrong = [text for text in dict.fromkeys(problems.values()) if text != CHOOSE]
+        lines = "".join(map(problem_html, wrong))
+        self.status.value = f"Correct this before training:{lines}" if wrong else CHOOSE
 
     _ended = ""  # how the last training ended
-
-    # Presets
-
-    def _apply_preset(self, change: dict[str, Any]) -> None:
-        name = change["new"]
-        if not name:
-            return
-        try:
-            new = {n: typed(n, value) for n, value in preset_values(name).items() if n in FIELDS}
-        except SettingsError as error:
-            self._preset_note.value = problem_html(str(error))
-            return
-        self._before = {n: self.fields[n].value for n in new}
-        self._set(new)
-        self.undo.disabled = False
-        changed = [n for n in new if new[n] != self._before[n]]
-        said = ", ".join(f"{n}={new[n]}" for n in changed) or "nothing had to change"
-        self._preset_note.value = f'<div class="splatbook-help">{name}: {html.escape(said)}</div>'
-        self.preset.value = ""
-
-    def _undo_preset(self, _: Any) -> None:
-        self._set(self._before)
-        self.undo.disabled = True
-        self._preset_note.value = ""
 
     def _set(self, values: dict[str, Typed]) -> None:
         """Change several fields, and look at them once."""
@@ -261,14 +254,21 @@ class SettingsForm(ipywidgets.VBox):
         return self._thread is not None
 
     def wait(self, timeout: float | None = None) -> list[Run]:
-        """Wait until the training has ended, or for so many seconds; returns the runs so far."""
+        """Wait until the training has ended, or for so many seconds, and give its runs.
+
+        The kernel's interrupt ends the training, too, and keeps what was reached.
+        """
         thread = self._thread
         if thread is not None:
-            thread.join(timeout)
+            try:
+                thread.join(timeout)
+            except KeyboardInterrupt:
+                self._press_stop()
+                thread.join()
         return self.runs
 
     def _start(self) -> None:
-        with self._starting:  # a second click finds the first one's training
+        with self._one_at_a_time:  # a second click finds the first one's training
             if self._thread is not None or self._config is None:
                 return
             self._halt.clear()

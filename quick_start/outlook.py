@@ -9,7 +9,7 @@ import ipywidgets
 from quick_start._background import Latest
 from quick_start._format import plural
 from quick_start.config import TrainingConfig
-from quick_start.estimate import device_of, estimate_time, is_measured
+from quick_start.estimate import device_of, estimate_time, forget, is_measured
 from quick_start.memory import estimate_memory
 
 FRAMES_PER_SECOND = 30
@@ -27,6 +27,7 @@ class Outlook:
         self.view = ipywidgets.HTML()
         self._work = Latest()
         self._asked = 0
+        self._busy = False
 
     def show(self, config: TrainingConfig | None, *, busy: bool = False) -> None:
         """Show what a configuration will be; None is one that cannot be trained.
@@ -36,6 +37,7 @@ class Outlook:
         busy : whether a training goes on, beside which nothing is measured.
         """
         self._asked += 1
+        self._busy = busy
         if config is None:
             self.view.value = ""
             self._work.ask(lambda: None)
@@ -56,7 +58,11 @@ class Outlook:
                 self._say(config, wait, memory, asked)
                 if busy:
                     return
-            self._say(config, str(estimate_time(config)), memory, asked)
+            time = str(estimate_time(config))
+            if self._busy and not busy:  # a training began meanwhile and disturbed the measuring
+                forget()
+                time = "known after this training"
+            self._say(config, time, memory, asked)
         except Exception as error:  # no estimate is no reason not to train
             self._say(config, f"cannot be told: {error}", "", asked)
 

@@ -159,14 +159,15 @@ def clean_name(name: str) -> str:
     """
     text = unicodedata.normalize("NFC", re.split(r"[/\\]", name)[-1])
     text = "".join(c for c in text if unicodedata.category(c)[0] != "C" and c not in '<>:"|?*')
-    text = " ".join(text.split()).strip(". ")
-    stem, suffix = os.path.splitext(text)
+    text = " ".join(text.split()).rstrip(". ")
+    stem, dot, end = text.rpartition(".")
+    suffix = dot + end
     if suffix.lower() not in SUFFIXES:
         raise PictureError(
             f"{text[:80] or 'The upload'}: its name does not end like that of a picture. Allowed: "
             f"{', '.join(SUFFIXES)}. Convert it, or name it after what it is."
         )
-    stem = stem.encode()[:LONGEST_STEM].decode(errors="ignore").rstrip(". ") or "picture"
+    stem = stem.strip(". ").encode()[:LONGEST_STEM].decode(errors="ignore").rstrip(". ") or "picture"
     if RESERVED.fullmatch(stem):
         stem = f"picture-{stem}"
     return stem + suffix.lower()
