@@ -43,7 +43,7 @@ class PictureChooser:
         self._work = Latest(delay=0.0)
         self.upload = ipywidgets.FileUpload(
             accept=",".join(SUFFIXES), multiple=True, description="Upload",
-            tooltip="Adds pictures to input_dir. Copy those above 10 MB there yourself.",
+            tooltip="Adds pictures to input_dir",
             layout=ipywidgets.Layout(width="auto"),
         )  # fmt: skip
         self.refresh = ipywidgets.Button(
@@ -73,7 +73,8 @@ class PictureChooser:
         """List the folder again."""
         try:
             self.choices = list_choices(self._folder())
-            self.message.value = ""
+            hint = f"Copy pictures of more than 10 MB into the folder {self._folder()} yourself."
+            self.message.value = f'<div class="splatbook-help">{html.escape(hint)}</div>'
         except PictureError as error:
             self.choices = []
             self.message.value = problem_html(str(error))

@@ -68,7 +68,7 @@ class SettingsForm(ipywidgets.VBox):
 
     def __init__(self, values: dict[str, Typed]):
         self.runs: list[Run] = []
-        self._ready = False
+        self._ready = self._busy = False
         self._thread: threading.Thread | None = None
         self._one_at_a_time = threading.RLock()  # the browser, cells and the training change it
         self._halt = threading.Event()
@@ -251,7 +251,7 @@ class SettingsForm(ipywidgets.VBox):
     @property
     def is_training(self) -> bool:
         """Whether a training that was started here goes on."""
-        return self._thread is not None
+        return self._busy
 
     def wait(self, timeout: float | None = None) -> list[Run]:
         """Wait until the training has ended, or for so many seconds, and give its runs.
@@ -269,15 +269,17 @@ class SettingsForm(ipywidgets.VBox):
 
     def _start(self) -> None:
         with self._one_at_a_time:  # a second click finds the first one's training
-            if self._thread is not None or self._config is None:
+            if self._busy or self._config is None:
                 return
+            self._busy = True
             self._halt.clear()
             self._ended = ""
-            self._thread = threading.Thread(target=self._run, args=(self._config,), daemon=True)
-        self.status.value = ""
-        self.live.children = ()
-        self._show_state({})
-        self._thread.start()
+            self.status.value = ""
+            self.live.children = ()
+            self._show_state({})
+            thread = threading.Thread(target=self._run, args=(self._config,), daemon=True)
+            thread.start()
+            self._thread = thread
 
     def _press_stop(self) -> None:
         self._halt.set()
@@ -292,7 +294,7 @@ class SettingsForm(ipywidgets.VBox):
             known = isinstance(error, ValueError | RuntimeError)
             self._ended = problem_html(f"{error}" if known else f"{type(error).__name__}: {error}")
         finally:
-            self._thread = None
+            self._busy = False
             self._changed()
 
     def _train(self, config: TrainingConfig) -> list[Run]:

@@ -164,10 +164,12 @@ def clean_name(name: str) -> str:
     suffix = dot + end
     if suffix.lower() not in SUFFIXES:
         raise PictureError(
-            f"{text[:80] or 'The upload'}: its name does not end like that of a picture. Allowed: "
-            f"{', '.join(SUFFIXES)}. Convert it, or name it after what it is."
+            f"{text[:80] or 'The upload'}: its name does not end like that of a picture. "
+            f"Allowed: {', '.join(SUFFIXES)}. Convert it, or name it after what it is."
         )
-    stem = stem.strip(". ").encode()[:LONGEST_STEM].decode(errors="ignore").rstrip(". ") or "picture"
+    stem = (
+        stem.strip(". ").encode()[:LONGEST_STEM].decode(errors="ignore").rstrip(". ") or "picture"
+    )
     if RESERVED.fullmatch(stem):
         stem = f"picture-{stem}"
     return stem + suffix.lower()
