@@ -72,14 +72,18 @@ class TimeEstimate:
 
 
 def rough_duration(seconds: float) -> str:
-    """``8 s``, ``2 min``, ``3 h``: two digits at most, for an estimate has no more."""
-    if seconds < 1:
-        return "1 s"
-    if seconds >= 3600:
-        return f"{seconds / 3600:.2g} h" if seconds < 360_000 else f"{seconds / 86400:,.0f} days"
-    if seconds >= 90:
-        return f"{seconds / 60:.2g} min" if seconds < 5970 else "100 min"
-    return f"{float(f'{seconds:.2g}'):.0f} s"
+    """``8 s``, ``1.5 min``, ``3 h``: two digits or so, for an estimate has no more."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 3600:
+        return f"{_two_digits(seconds / 60)} min"
+    if seconds < 48 * 3600:
+        return f"{_two_digits(seconds / 3600)} h"
+    return f"{seconds / 86400:,.0f} days"
+
+
+def _two_digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.2g}"
 
 
 def estimate_time(config: TrainingConfig | Settings) -> TimeEstimate:

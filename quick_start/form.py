@@ -208,7 +208,7 @@ class SettingsForm(ipywidgets.VBox):
             return f"{text} ({', '.join(notes)})" if notes else text
 
         self.tabs.titles = [title(group, names) for group, names in self._grouped.items()]
-        self.more.titles = [title("All settings", chain(*self._grouped.values()))]
+        self.more.titles = [title("More settings", chain(*self._grouped.values()))]
 
     def _show_call(self) -> None:
         if self._config is not None:

@@ -41,7 +41,8 @@ def seconds(**settings: object) -> float:
     [
         (0, "1 s"), (0.3, "1 s"), (1.4, "1 s"), (8.26, "8 s"), (47.3, "47 s"), (89.4, "89 s"),
         (99, "1.6 min"), (600, "10 min"), (3599, "60 min"), (3600, "1 h"), (5400, "1.5 h"),
-        (100_000, "28 h"), (10_000_000, "116 days"),
+        (100_000, "28 h"), (170_000, "47 h"), (10_000_000, "116 days"), (1e10, "115,741 days"),
+        (594, "9.9 min"), (598, "10 min"),
     ],
 )  # fmt: skip
 def test_durations_have_two_digits_at_most(given: float, wanted: str) -> None:

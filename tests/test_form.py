@@ -149,7 +149,7 @@ class TestTyping:
         field.value = "9"
         assert not form.train.disabled
         assert FIELDS["topk"].description in shown(field.note)
-        assert form.more.titles[0] == "All settings (1 changed)"
+        assert form.more.titles[0] == "More settings (1 changed)"
         assert shown(form.status) == ""
 
     def test_html_that_is_typed_stays_text(self, form):
