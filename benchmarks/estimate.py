@@ -2,11 +2,13 @@
 
     python -m benchmarks.estimate
 
-The estimate is asked before each run, as the form does it; all runs are real and complete.
+The estimate is asked before each run, as the form does it; all runs are real and complete. Other
+work on the machine spoils the comparison, hence its load in each row.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import tempfile
 import time
@@ -16,13 +18,13 @@ from typing import Any
 from benchmarks import common
 
 CASES = (  # side of the picture, Gaussians, steps, eval_steps
-    (128, 200, 2000, 100),
-    (128, 2000, 500, 100),
-    (512, 1000, 1000, 100),
-    (512, 1000, 300, 10),
-    (512, 10_000, 300, 100),
-    (1536, 2000, 150, 50),
-    (1536, 20_000, 100, 50),
+    (128, 200, 1500, 100),
+    (128, 2000, 300, 100),
+    (512, 1000, 200, 100),
+    (512, 1000, 100, 10),
+    (512, 10_000, 60, 30),
+    (1536, 2000, 20, 10),
+    (1536, 20_000, 15, 15),
 )
 
 
@@ -53,6 +55,7 @@ def main() -> dict[str, Any]:
                 "steps": settings.steps, "eval_steps": settings.eval_steps,
                 "measuring_s": round(measuring, 2), "estimate_s": round(said, 2),
                 "took_s": round(took, 2), "ratio": round(said / took, 2),
+                "load": round(os.getloadavg()[0], 1),
             }  # fmt: skip
             print(row, flush=True)
             result["runs"].append(row)
