@@ -6,6 +6,7 @@ import inspect
 import io
 import re
 import threading
+import time
 from contextlib import closing
 from datetime import UTC, datetime
 from html import unescape
@@ -317,6 +318,14 @@ class TestOutlook:
         assert not form.train.disabled
 
 
+def wait_for_a_run(folder: Path) -> None:
+    """Wait until a run has begun: stopped before that, a training leaves none."""
+    until = time.monotonic() + 120
+    while not list(folder.glob("output/session_*/*/run.json")):
+        assert time.monotonic() < until, "no run began"
+        time.sleep(0.02)
+
+
 class TestTraining:
     def test_train_runs_the_configuration_and_places_the_live_view(self):
         form = settings_form(**TINY | {"gaussians": [20, 30]})
@@ -332,9 +341,10 @@ class TestTraining:
         assert not form.train.disabled
         assert form.stop.disabled
 
-    def test_stop_ends_it_and_keeps_what_was_reached(self):
+    def test_stop_ends_it_and_keeps_what_was_reached(self, current):
         form = settings_form(gaussians=30, steps=1_000_000, lr_schedule=False)
         form.train.click()
+        wait_for_a_run(current)
         assert not form.stop.disabled
         form.stop.click()
         assert form.stop.disabled
@@ -364,9 +374,17 @@ class TestTraining:
         form.wait(60)
         assert len(begun) == 1
 
-    def test_the_form_can_be_used_while_it_trains(self):
+    def test_a_training_stopped_at_once_ends_without_an_error(self):
         form = settings_form(gaussians=30, steps=1_000_000, lr_schedule=False)
         form.train.click()
+        form.stop.click()
+        assert [run.status for run in form.wait(300)] in ([], ["interrupted"])
+        assert re.search(r"1 interrupted|Stopped before the first run", shown(form.status))
+
+    def test_the_form_can_be_used_while_it_trains(self, current):
+        form = settings_form(gaussians=30, steps=1_000_000, lr_schedule=False)
+        form.train.click()
+        wait_for_a_run(current)
         form.fields["gaussians"].value = "40"
         assert form.config.gaussians == (40,)
         assert "gaussians=[40]" in form.call.value
