@@ -20,38 +20,38 @@ INTERRUPTED = 130  # what a shell expects after Ctrl-C
 
 
 def train(arguments: Sequence[str]) -> None:
-    """Fit pictures; every setting is an option, and --preset FILE.yaml gives other defaults."""
+    """Fit pictures; every setting is an option, and --preset large gives other defaults."""
     from quick_start import set_config
     from quick_start import train as train_all
 
     # The preset must be known first, because the help shows its values as the defaults.
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", nargs="?")
-    preset = first.parse_known_args(arguments)[0].preset
-    options = _options(_defaults(preset), preset)
+    usage = "main.py train --help says how"
+    first = argparse.ArgumentParser("main.py train", usage, add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", nargs="+", default=())
+    presets = tuple(first.parse_known_args(arguments)[0].preset)
+    options = _options(_defaults(presets), presets)
     chosen = tyro.cli(options, args=arguments, prog="main.py train", description=train.__doc__)
     values = vars(chosen)
     del values["preset"]
     _report(train_all(set_config(**values)))
 
 
-def _defaults(path: str | None) -> TrainingConfig:
-    """All settings as a preset has them. Without one, and where it names no picture: defaults."""
+def _defaults(presets: tuple[str, ...]) -> TrainingConfig:
+    """All settings as presets have them. Without one, and where none names a picture: defaults."""
     from quick_start import TrainingConfig
-    from settings import SettingsError, load_yaml
+    from quick_start.presets import preset_values
+    from settings import SettingsError
 
-    values = load_yaml(path) if path is not None else {}
-    if "input_filename" in values:  # such as in cfgs/default.yaml, which describes one run
-        values.setdefault("input_filenames", values.pop("input_filename"))
+    values = preset_values(presets)
     unnamed = {} if "input_filenames" in values else {"input_filenames": tyro.MISSING}
     try:
         config = TrainingConfig.build(**{"input_filenames": "any"} | values)
     except SettingsError as error:
-        raise SettingsError(f"{error}\n(in --preset {path})") from error
+        raise SettingsError(f"{error}\n(in --preset {' '.join(presets)})") from error
     return TrainingConfig.model_construct(**dict(config) | unnamed)
 
 
-def _options(defaults: TrainingConfig, preset: str | None) -> type:
+def _options(defaults: TrainingConfig, presets: tuple[str, ...]) -> type:
     """A plain class with one attribute per setting: ranges are checked, and explained, later."""
     from quick_start.config import AXES
 
@@ -63,8 +63,8 @@ def _options(defaults: TrainingConfig, preset: str | None) -> type:
         option(name, settings[name].annotation, settings[name].description, getattr(defaults, name))
         for name in sorted(settings, key=lambda name: name not in AXES)
     ]
-    help = "YAML file, such as those in cfgs/, whose values replace the defaults."
-    return make_dataclass("Options", [*fields, option("preset", str | None, help, preset)])
+    help = "Presets of cfgs/ by name, or YAML files: their values replace the defaults."
+    return make_dataclass("Options", [*fields, option("preset", tuple[str, ...], help, presets)])
 
 
 @dataclass(frozen=True)

@@ -246,6 +246,41 @@ class CommonSettings(BaseModel):
         None, "File with LPIPS weights (AlexNet); without it LPIPS is left empty.", group="Results"
     )
 
+    # Film
+    make_training_video: bool = setting(
+        False, "Make a film of the training, training_video.mp4.", group="Film"
+    )
+    video_iterations: int = setting(
+        50,
+        "Steps between frames; quality is measured at each frame, whatever eval_steps says.",
+        group="Film", unit="steps", ge=1, le=10_000_000,
+    )  # fmt: skip
+    video_save_to_disk: bool = setting(
+        True, "Keep frames in a temporary folder until the film is made, not in memory.",
+        group="Film",
+    )  # fmt: skip
+    video_codec: Literal["h264", "h265", "vp9"] = setting(
+        "h264", "h264 plays everywhere; h265 and vp9 make smaller files.", group="Film"
+    )
+    video_crf: int = setting(
+        20, "Constant rate factor: 0 is best, larger is smaller.", group="Film", ge=0, le=51
+    )
+    video_layout: Literal["pair", "grid"] = setting(
+        "pair",
+        "pair: picture and rendering side by side; grid: error and positions below them.",
+        group="Film",
+    )
+    video_max_width: int = setting(
+        3840, "The film is scaled down to this width.", group="Film", unit="px", ge=64, le=16384
+    )
+    video_text_size: float = setting(
+        1.0, "Size of the text, relative to what suits the picture; 0 is none.", group="Film",
+        ge=0, le=4,
+    )  # fmt: skip
+    video_text_place: Literal["top", "bottom"] = setting(
+        "top", "Where the text stands in each panel.", group="Film"
+    )
+
     @classmethod
     def build(cls, /, **values: Any) -> Self:
         """Settings from keywords; a :class:`SettingsError` explains everything that is wrong."""

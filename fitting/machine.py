@@ -153,4 +153,4 @@ def gpu_memory() -> str:
     except (RuntimeError, AssertionError):
         return ""
     name = torch.cuda.get_device_name()
-    return f", and {name} has {total / 2**30:.1f} GB, of which {free / 2**30:.1f} are free"
+    return f", and {name} has {total / 1e9:.1f} GB, of which {free / 1e9:.1f} are free"

@@ -23,8 +23,8 @@ FLOAT = 4
 
 
 def gigabytes(count: int) -> str:
-    """``1.25 GB``."""
-    return f"{count / 2**30:.2f} GB"
+    """``1.25 GB``; a GB is 10⁹ bytes."""
+    return f"{count / 1e9:.2f} GB"
 
 
 def storage_bytes(tensors: Iterable[Tensor]) -> int:

@@ -17,13 +17,13 @@ from pydantic_core import PydanticCustomError
 
 from imaging.files import PictureError, find_picture, list_pictures
 from quick_start._format import html_table, plural, text_table
+from quick_start.presets import PresetNames, preset_names, preset_values
 from settings import (
     CommonSettings,
     Settings,
     SettingsError,
     describe_range,
     groups,
-    load_yaml,
     setting,
 )
 
@@ -104,7 +104,8 @@ class TrainingConfig(CommonSettings):
         rows = [(name, _shown(value)) for name, value in self.changes().items()]
         return [*rows, ("everything else", "default")]
 
-    def _title(self) -> str:
+    def title(self) -> str:
+        """The number of runs, and what makes it: ``6 runs: 2 pictures × 3 numbers of steps``."""
         counts = [len(getattr(self, name)) for name in AXES]
         total = counts[0] * counts[1] * counts[2]
         if total == 1:
@@ -118,23 +119,24 @@ class TrainingConfig(CommonSettings):
         return f"{plural(total, 'run')}: {' × '.join(factors)}"
 
     def __str__(self) -> str:
-        return f"{self._title()}\n{text_table(self._rows())}"
+        return f"{self.title()}\n{text_table(self._rows())}"
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return html_table(self._rows(), caption=self._title())
+        return html_table(self._rows(), caption=self.title())
 
 
-def set_config(*, preset: str | os.PathLike[str] | None = None, **settings: Any) -> TrainingConfig:
-    values = _from_preset(preset) if preset is not None else {}
+def set_config(*, preset: PresetNames | None = None, **settings: Any) -> TrainingConfig:
+    values = preset_values(preset) if preset is not None else {}
     values.update(settings)
     try:
         config = TrainingConfig.build(**values)
     except SettingsError as error:
         if preset is None:
             raise
-        raise SettingsError(f"{error}\n(with the values of preset={str(preset)!r})") from None
+        named = str(preset) if isinstance(preset, os.PathLike) else preset
+        raise SettingsError(f"{error}\n(with the values of preset={named!r})") from None
     return _checked(config)
 
 
@@ -160,13 +162,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str | os.PathLike):
         return os.path.expanduser(value)
     return operator.index(value) if hasattr(value, "__index__") else value
-
-
-def _from_preset(path: str | os.PathLike[str]) -> dict[str, Any]:
-    values = {str(name): value for name, value in load_yaml(path).items()}
-    if "input_filename" in values:  # such as in cfgs/default.yaml, which describes one run
-        values.setdefault("input_filenames", values.pop("input_filename"))
-    return values
 
 
 def _checked(config: TrainingConfig) -> TrainingConfig:
@@ -223,7 +218,7 @@ def _signature() -> inspect.Signature:
     order = [name for names in groups(TrainingConfig).values() for name in names]
     order.sort(key=lambda name: name not in AXES)
     preset = inspect.Parameter("preset", inspect.Parameter.KEYWORD_ONLY, default=None)
-    parameters = [*map(parameter, order), preset.replace(annotation=str | None)]
+    parameters = [*map(parameter, order), preset.replace(annotation=str | list[str] | None)]
     return inspect.Signature(parameters, return_annotation=TrainingConfig)
 
 
@@ -244,7 +239,8 @@ def _docstring() -> str:
     ]
     for name, parameter in _signature().parameters.items():
         if name == "preset":
-            lines += ["preset : path of a YAML file", "    Its values; keywords given here win."]
+            lines.append(f"preset : {', '.join(preset_names())}, path of a YAML file, or a list")
+            lines.append("    Their values, of which later ones win, and keywords given here win.")
             continue
         default = "" if parameter.default is parameter.empty else f", default {parameter.default!r}"
         lines.append(f"{name} : {_kind(name)}{default}")

@@ -137,7 +137,7 @@ def _gpu() -> str:
 
     properties = torch.cuda.get_device_properties(0)
     facts = [
-        f"{properties.name} ({properties.total_memory / 2**30:.0f} GB)",
+        f"{properties.name} ({properties.total_memory / 1e9:.0f} GB)",
         f"compute {properties.major}.{properties.minor}",
     ]
     facts += [f"driver {driver}" for driver in [_driver()] if driver]

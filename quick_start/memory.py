@@ -1,4 +1,4 @@
-"""Says how much memory a run will need, before it starts."""
+"""Says how much memory a run will need, before it starts. A GB is 10⁹ bytes."""
 
 from __future__ import annotations
 
@@ -74,9 +74,15 @@ def estimate_memory(config: TrainingConfig | Settings) -> MemoryEstimate:
     SettingsError, PictureError
         Where a picture is missing or is none.
     """
-    runs = config.runs() if isinstance(config, TrainingConfig) else [config]
+    runs = _largest(config) if isinstance(config, TrainingConfig) else [config]
     estimates = [_estimate(settings) for settings in runs]
     return max(estimates, key=lambda e: (e.gpu_bytes or 0, e.host_bytes))
+
+
+def _largest(config: TrainingConfig) -> list[Settings]:
+    """A run for each picture, with the most Gaussians; steps need no memory."""
+    most = {"gaussians": (max(config.gaussians),), "steps": config.steps[:1]}
+    return config.model_copy(update=most).runs()
 
 
 def _estimate(settings: Settings) -> MemoryEstimate:

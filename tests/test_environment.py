@@ -69,7 +69,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A machine with a GPU that can be used; the file in which its driver says its version."""
 
     class Properties:
-        name, total_memory, major, minor = "NVIDIA H200", 140 * 2**30, 9, 0
+        name, total_memory, major, minor = "NVIDIA H200", 140 * 10**9, 9, 0
 
     found = environment._version
     monkeypatch.setattr(machine, "gpu_problem", lambda: None)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fitting.memory import buffer_bytes, gpu_bytes, storage_bytes
+from fitting.memory import buffer_bytes, gigabytes, gpu_bytes, storage_bytes
 from imaging.files import load_target, picture_shape
 from quick_start import estimate_memory, set_config
 from settings import Settings, SettingsError
@@ -69,6 +69,24 @@ def test_a_sweep_needs_what_its_largest_run_needs(tmp_path, monkeypatch):
     lines = str(found).splitlines()
     assert lines[0] == "large.png: 640×480, 3 channels, 900 Gaussians"
     assert "use_gradient_checkpointing is off, and would save" in lines[-1]
+
+
+def test_a_gigabyte_is_a_thousand_million_bytes(tmp_path):
+    Image.new("RGB", (2000, 2000)).save(tmp_path / "a.png")
+    found = estimate_memory(settings(input_filename=str(tmp_path / "a.png"), device="cpu"))
+    assert gigabytes(1_250_000_000) == "1.25 GB"
+    assert f"about {found.host_bytes / 10**9:.2f} GB" in str(found)
+
+
+def test_a_long_sweep_is_estimated_by_its_largest_runs_alone(tmp_path, monkeypatch):
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    counts = range(1, 1001)
+    config = set_config(input_filenames="a.png", gaussians=counts, steps=[5, 6], input_dir=tmp_path)
+    asked = []
+    monkeypatch.setattr("fitting.memory.gpu_bytes", lambda s, shape: asked.append(s) or 1)
+    assert estimate_memory(config).settings.gaussians == 1000
+    assert {s.gaussians for s in asked} == {1000}
+    assert len(asked) < 10
 
 
 def test_what_the_cpu_trains_needs_no_gpu(tmp_path):
