@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import cv2
@@ -55,16 +56,13 @@ def overview(pictures: Sequence[Triple], lines: Sequence[str]) -> np.ndarray:
     pitch = LINE + height + MARGIN
     size = (MARGIN + 3 * (column + MARGIN), top + pitch * len(rows))
     canvas = Image.new("RGB", size, PAPER)
-    pen = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(TEXT_SIZE)
     for index, line in enumerate(lines):
-        _write(pen, (MARGIN, MARGIN + index * LINE), line, font, size[0] - 2 * MARGIN)
+        _write(canvas, (MARGIN, MARGIN + index * LINE), line, size[0] - 2 * MARGIN)
     for index, (picture, panels) in enumerate(zip(pictures, rows, strict=False)):
-        y = top + index * pitch
-        titles = (f"{TITLES[0]} {picture.name}", *TITLES[1:]) if len(pictures) > 1 else TITLES
-        for place, (title, panel) in enumerate(zip(titles, panels, strict=True)):
-            x = MARGIN + place * (column + MARGIN)
-            _write(pen, (x, y), title, font, column)
+        name = f" {picture.name}" if len(pictures) > 1 else ""
+        for place, (title, panel) in enumerate(zip(TITLES, panels, strict=True)):
+            x, y = MARGIN + place * (column + MARGIN), top + index * pitch
+            _write(canvas, (x, y), title + name * (place == 0), column)
             canvas.paste(Image.fromarray(panel), (x, y + LINE))
     return np.asarray(canvas)
 
@@ -105,20 +103,19 @@ def _reduced(plane: np.ndarray) -> np.ndarray:
     return cv2.resize(np.ascontiguousarray(plane), (width, height), interpolation=cv2.INTER_AREA)
 
 
-def _write(
-    pen: ImageDraw.ImageDraw,
-    place: tuple[int, int],
-    text: str,
-    font: ImageFont.FreeTypeFont,
-    width: int,
-) -> None:
+def _write(canvas: Image.Image, place: tuple[int, int], text: str, width: int) -> None:
     """A line of text, cut to a width in pixels."""
-    text = _plain(text[:LONGEST])
+    pen, font, text = ImageDraw.Draw(canvas), _font(), _plain(text[:LONGEST])
     if pen.textlength(text, font) > width:
         while text and pen.textlength(f"{text}...", font) > width:
             text = text[:-1]
         text += "..."
     pen.text(place, text, INK, font)
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(TEXT_SIZE)
 
 
 def _plain(text: str) -> str:

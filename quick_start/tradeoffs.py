@@ -99,5 +99,5 @@ def _legend(pictures: list[str], table: pd.DataFrame) -> tuple[list[Line2D], lis
         labels.append(f"{len(pictures) - NAMED:,} other pictures")
     if not table.loc[table["psnr"].notna(), "status"].isin(ENDED).all():
         handles.append(Line2D([], [], color="#555555", marker="o", mfc="white", linestyle=""))
-        labels.append("hollow: the run did not end by itself")
+        labels.append("hollow: interrupted or failed")
     return handles, labels

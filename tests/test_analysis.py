@@ -450,7 +450,7 @@ def test_the_plots_leave_out_what_has_no_numbers_and_mark_interrupted_runs(odd: 
         x for x in figure.axes[0].lines if x.get_markerfacecolor() == "white" and len(x.get_xdata())
     ]
     assert [list(line.get_ydata()) for line in hollow] == [[22.0]]
-    assert "hollow: the run did not end by itself" in str(
+    assert "hollow: interrupted or failed" in str(
         [text.get_text() for text in figure.legends[0].get_texts()]
     )
     size_of(figure)

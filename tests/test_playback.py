@@ -8,7 +8,9 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbconvert import HTMLExporter
 
 from quick_start import Run
 from quick_start.playback import play_video
@@ -157,3 +159,18 @@ def test_a_browser_plays_it_from_the_page_alone(run: Run, page, tmp_path: Path) 
     page.wait_for_function("document.querySelector('video').currentTime > 0.3")
     state = "v => [v.error, v.videoWidth, v.videoHeight]"
     assert page.locator("video").evaluate(state) == [None, 128, 64]
+
+
+def test_a_notebook_exported_as_html_still_plays_it(run: Run, page, tmp_path: Path) -> None:
+    shown = nbformat.v4.new_output("display_data", {"text/html": play_video(run)._repr_html_()})
+    cell = nbformat.v4.new_code_cell("play_video(run)", outputs=[shown])
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    html, _ = HTMLExporter().from_notebook_node(notebook)
+    (tmp_path / "page.html").write_text(html)
+    run.film_path.unlink()
+    page.route("http*://**", lambda route: route.abort())  # it needs no network either
+    page.goto((tmp_path / "page.html").as_uri(), wait_until="domcontentloaded")
+    film = page.locator("video")
+    film.evaluate("film => film.play()")
+    page.wait_for_function("document.querySelector('video').currentTime > 0.3")
+    assert film.evaluate("film => film.error") is None
