@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -26,7 +27,9 @@ class Chart(Figure):
     def png(self) -> bytes:
         """The figure as a PNG file, on white, so that it can be read on a dark page too."""
         buffer = io.BytesIO()
-        self.savefig(buffer, format="png", facecolor="white")
+        with warnings.catch_warnings():  # letters that the font lacks are shown as boxes
+            warnings.filterwarnings("ignore", "Glyph .* missing")
+            self.savefig(buffer, format="png", facecolor="white")
         return buffer.getvalue()
 
     def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
@@ -55,10 +58,18 @@ def look(index: int) -> Look:
     )
 
 
+def plain(text: str) -> str:
+    """A text, such as a file's name, that matplotlib shows as it is."""
+    text = text.encode("utf-8", "replace").decode()
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    text = text.replace("$", r"\$")  # which would begin a formula
+    return f" {text}" if text.startswith("_") else text  # which would be left out of a legend
+
+
 def shortened(label: str) -> str:
-    """A label cut in its middle where it is too long for a legend."""
+    """A plain label, cut in its middle where it is too long for a legend."""
     half = LONGEST_LABEL // 2
-    return label if len(label) <= LONGEST_LABEL else f"{label[: half - 1]}…{label[-half:]}"
+    return plain(label if len(label) <= LONGEST_LABEL else f"{label[: half - 1]}…{label[-half:]}")
 
 
 def legend_columns(labels: Sequence[str]) -> int:

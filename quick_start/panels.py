@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import SubFigure
 
-from quick_start._figure import Chart
+from quick_start._figure import Chart, plain
 from quick_start._format import number
 from quick_start._renderings import Rendering, reduced, renderings
 from quick_start.runs import Run, RunNames, find_runs
@@ -92,7 +92,7 @@ def _row(title: str, found: Rendering) -> Row:
 
 
 def _draw_row(part: SubFigure, row: Row, limit: float, panels: int) -> None:
-    part.suptitle(row.title, fontsize="medium", wrap=True)
+    part.suptitle(plain(row.title), fontsize="medium", wrap=True)
     if row.error is None:
         return
     axes = part.subplots(1, panels)

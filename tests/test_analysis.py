@@ -317,6 +317,23 @@ def test_only_runs_without_measurements_still_give_a_figure(odd: Path) -> None:
     size_of(plot_metrics(Run(odd / "d-failed")))
 
 
+@pytest.mark.parametrize("name", ["$x^{$", "_hidden", "a\nb\x1b[31m", "画", "x" * 150, "<b>&"])
+def test_any_name_of_a_picture_can_be_shown(name: str, trained: list[Run], tmp_path: Path) -> None:
+    session = tmp_path / "_session"
+    for index, run in enumerate(trained[:2]):
+        copy = Run(shutil.copytree(run.folder, session / f"{name}-{index}"))
+        record = copy.record
+        record["picture"]["name"] = name
+        (copy.folder / "run.json").write_text(json.dumps(record))
+    for figure in (view_results(session), plot_metrics(session)):
+        size_of(figure)
+    table = compare_batch_results(session)
+    size_of(table.plots())
+    assert len(table.plots().legends[0].get_texts()) == 1
+    assert len(plot_metrics(session).legends[0].get_texts()) == 2
+    assert "<b>&<" not in table._repr_html_()
+
+
 def test_forty_figures_neither_warn_nor_pile_up(trained: list[Run]) -> None:
     import matplotlib.pyplot as plt
 
