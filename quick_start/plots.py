@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,18 +37,30 @@ NAMED = 24  # runs that a legend names; more would not be read
 POINTS = 500  # of a curve, at most; a panel is some 250 pixels wide
 
 
-class Curve(NamedTuple):
-    """A run, what was measured in it, and the steps at which it grew."""
+@dataclass(frozen=True)
+class Curve:
+    """A run and what was measured in it."""
 
     run: Run
     table: pd.DataFrame
-    growth: list[int]
 
     @property
     def label(self) -> str:
         """As in the legend."""
         name = shortened(str(self.run))
         return name if len(self.table) else f"{name} (nothing was measured)"
+
+    @property
+    def quality(self) -> float:
+        """The last PSNR in dB; minus infinity where there is none."""
+        values = self.table["psnr"].to_numpy(float)
+        return values[-1] if len(values) and not np.isnan(values[-1]) else -np.inf
+
+    @cached_property
+    def growth(self) -> list[int]:
+        """The steps at which Gaussians were added or moved."""
+        done = self.run.record.get("steps_done", 0)
+        return [step for step in GrowthPlan.of(self.run.settings).additions if step <= done]
 
 
 def load_metrics(run: RunName, *, output_dir: str | os.PathLike[str] = "output") -> pd.DataFrame:
@@ -84,7 +98,7 @@ def plot_metrics(runs: RunNames, *, output_dir: str | os.PathLike[str] = "output
     RunError
         Where there is no such run, or its measurements cannot be read.
     """
-    curves = [_curve(run) for run in find_runs(runs, output_dir)]
+    curves = [Curve(run, load_metrics(run)) for run in find_runs(runs, output_dir)]
     named, others = _parted(curves)
     figure = Chart(figsize=(11, 8.5 + 0.1 * len(named)), dpi=80, layout="constrained")
     axes = figure.subplots(3, 3, sharex=True).flat
@@ -101,24 +115,14 @@ def plot_metrics(runs: RunNames, *, output_dir: str | os.PathLike[str] = "output
     return figure
 
 
-def _curve(run: Run) -> Curve:
-    done = run.record.get("steps_done", 0)
-    steps = GrowthPlan.of(run.settings).additions
-    return Curve(run, load_metrics(run), [step for step in steps if step <= done])
-
-
 def _parted(curves: Sequence[Curve]) -> tuple[list[Curve], list[Curve]]:
     """Those that the legend names, in their order, and all others."""
-    if len(curves) <= NAMED:
-        return list(curves), []
-
-    def quality(index: int) -> float:
-        last = curves[index].table["psnr"].iloc[-1:].fillna(-np.inf)
-        return float(last.max()) if len(last) else -np.inf
-
-    best = set(sorted(range(len(curves)), key=quality, reverse=True)[:NAMED])
-    named = [curve for index, curve in enumerate(curves) if index in best]
-    return named, [curve for index, curve in enumerate(curves) if index not in best]
+    best = sorted(range(len(curves)), key=lambda index: curves[index].quality, reverse=True)
+    named = set(best[:NAMED])
+    return (
+        [curve for index, curve in enumerate(curves) if index in named],
+        [curve for index, curve in enumerate(curves) if index not in named],
+    )
 
 
 def _points(curve: Curve, column: str) -> tuple[np.ndarray, np.ndarray]:
@@ -161,7 +165,9 @@ def _draw_others(ax: Any, others: Iterable[Curve], column: str) -> None:
     points = [np.stack(_points(curve, column), axis=1) for curve in others]
     lines = [line[np.isfinite(line).all(axis=1)] for line in points]
     if lines:
-        ax.add_collection(LineCollection(lines, colors=OTHERS, linewidths=0.5, alpha=0.5))
+        drawn = LineCollection(lines, colors=OTHERS, linewidths=0.5, alpha=0.5)
+        drawn.set_in_layout(False)  # they lie inside the panel, and measuring them takes time
+        ax.add_collection(drawn)
         ax.autoscale_view()
 
 
