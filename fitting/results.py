@@ -15,6 +15,7 @@ from fitting.recorder import Recorder
 from imaging import drawing
 from imaging.files import atomic_write, save_picture
 from imaging.metrics import Score, evaluate, psnr
+from imaging.overview import Triple, overview
 from ops.photometric import ssim
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _write_results(run: GaussianSplatting2D, recorder: Recorder, quick: bool) ->
             "file_bytes": (folder / "model.pt").stat().st_size,
         },
     }
-    _write_summary(recorder, run, changed)
+    _write_summary(recorder, run, changed, image)
     return changed
 
 
@@ -182,7 +183,10 @@ def visualise(
         save_picture(folder / f"{name}.png", canvas.transpose(2, 0, 1) / 255)
 
 
-def _write_summary(recorder: Recorder, run: GaussianSplatting2D, changed: dict[str, Any]) -> None:
+def _write_summary(
+    recorder: Recorder, run: GaussianSplatting2D, changed: dict[str, Any], image: torch.Tensor
+) -> None:
+    """What was reached in short, as text and as a picture."""
     size = changed["size"]
     lines = [
         f"{run.target.name}: {run.target.full_size[1]}×{run.target.full_size[0]}, "
@@ -191,8 +195,14 @@ def _write_summary(recorder: Recorder, run: GaussianSplatting2D, changed: dict[s
         f"size: {size['theoretical_bytes']} bytes theoretical "
         f"({size['theoretical_bpp']:.3f} bits per pixel), {size['file_bytes']} bytes as a file",
     ]
+    scores = []
     for name, value in changed["scores"].items():
         reason = changed["reasons"].get(name, "")
-        lines.append(f"{name}: {'-- ' + reason if value is None else f'{value:.4f}'}")
+        scores.append(f"{name}: {'-- ' + reason if value is None else f'{value:.4f}'}")
     with atomic_write(recorder.other / "summary.txt") as path:
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        path.write_text("\n".join(lines + scores) + "\n", encoding="utf-8")
+    measured = ", ".join(score for score in scores if "--" not in score)
+    parts = zip(run.target.split(run.target.full_pixels), run.target.split(image), strict=True)
+    pictures = [Triple(name, true.numpy(), drawn.numpy()) for (name, true), (_, drawn) in parts]
+    shown = overview(pictures, [*lines, measured])
+    save_picture(recorder.other / "summary.png", shown.transpose(2, 0, 1) / 255)

@@ -52,6 +52,10 @@ def error_map(image: np.ndarray, target: np.ndarray) -> np.ndarray:
 
     Black is 0, pale yellow 0.25 or more.
     """
-    error = np.abs(image - target).mean(axis=0)
+    return heat(np.abs(image - target).mean(axis=0))
+
+
+def heat(error: np.ndarray) -> np.ndarray:
+    """An error map (H, W) as RGB (H, W, 3) uint8: black is 0, pale yellow 0.25 or more."""
     scaled = (np.clip(error * 4, 0, 1) * 255).astype(np.uint8)
     return cv2.cvtColor(cv2.applyColorMap(scaled, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)

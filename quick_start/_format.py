@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -69,6 +70,12 @@ def _html_cell(cell: str | Cell, tag: str = "td") -> str:
     content = f"<b>{text}</b>" if cell.bold else text
     style = f"text-align: {side}; padding: 0.2em 0.6em"
     return f'<{tag} style="{style}"{title}>{content}</{tag}>'
+
+
+def image_tag(data: bytes, kind: str, description: str, style: str = "max-width: 100%") -> str:
+    """A picture file inside HTML, so that it outlives its folder; ``kind`` such as ``png``."""
+    source = f"data:image/{kind};base64,{b64encode(data).decode()}"
+    return f'<img src="{source}" alt="{html.escape(description)}" style="{style}">'
 
 
 def text_table(rows: Iterable[Sequence[str]]) -> str:

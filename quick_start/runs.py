@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import html
 import json
 import os
 import re
-from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex, overload
 
-from quick_start._format import Cell, duration, html_table, number
 from settings import Settings, SettingsError
 
 SESSION = re.compile(r"session_(\d+)")
@@ -105,6 +102,11 @@ class Run:
         return self.folder / "metrics.csv"
 
     @property
+    def film_path(self) -> Path:
+        """The film of the training; the file is missing where none was made."""
+        return self.folder / "training_video.mp4"
+
+    @property
     def log_path(self) -> Path:
         """What happened, line by line."""
         return self.folder / "other" / "log.txt"
@@ -120,41 +122,36 @@ class Run:
         return str(self.folder)
 
     def _repr_html_(self) -> str:
-        """The rendering and the main numbers."""
-        record, scores = self.record, self.scores
-        seconds = record.get("seconds", {})
-        rows = [
-            ("status", Cell(record["status"])),
-            ("PSNR", Cell(f"{number(scores.get('psnr'))} dB")),
-            ("SSIM", Cell(number(scores.get("ssim"), 4))),
-            ("Gaussians", Cell(f"{record['num_gaussians']:,}")),
-            ("steps", Cell(f"{record['steps_done']:,}")),
-            ("training", Cell(duration(seconds.get("training")))),
-            ("folder", Cell(str(self.folder))),
-        ]
-        if record.get("error"):
-            rows.append(("error", Cell(record["error"])))
-        return (
-            '<div style="display: flex; gap: 1em; align-items: center">'
-            f"{self._thumbnail()}{html_table(rows, caption=str(self))}</div>"
-        )
+        """The picture, the main numbers, the course of the PSNR and the film."""
+        from quick_start._card import card
 
-    def _thumbnail(self, height: int = 180) -> str:
-        """The rendering inside the HTML, so that the card outlives the folder."""
-        from io import BytesIO
+        return card(self)
 
-        from PIL import Image
 
-        try:
-            with Image.open(self.rendered_path) as picture:
-                picture.thumbnail((2 * height, height))
-                buffer = BytesIO()
-                picture.save(buffer, "JPEG", quality=90)
-        except OSError:  # a run that failed has no picture, and its card says that it failed
-            return ""
-        source = b64encode(buffer.getvalue()).decode()
-        title = html.escape(str(self))
-        return f'<img src="data:image/jpeg;base64,{source}" alt="{title}">'
+RunName = Run | str | os.PathLike[str]
+RunNames = RunName | Iterable[RunName]
+
+
+class Runs(list[Run]):
+    """Runs in a list that a notebook shows as a table, and a single one as its card."""
+
+    def _repr_html_(self) -> str:
+        from quick_start.compare import compare_batch_results
+
+        if len(self) == 1:
+            return self[0]._repr_html_()
+        return compare_batch_results(self).table_html() if self else "<div>No runs.</div>"
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Run: ...
+    @overload
+    def __getitem__(self, index: slice) -> Runs: ...
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        return Runs(found) if isinstance(index, slice) else found
+
+    def __add__(self, others: list[Run]) -> Runs:
+        return Runs([*self, *others])
 
 
 def new_session(output_dir: str | os.PathLike[str]) -> Path:
@@ -211,9 +208,7 @@ def _stem(settings: Settings) -> str:
     return os.fsdecode(os.fsencode(stem)[:LONGEST_STEM]).encode("utf-8", "ignore").decode()
 
 
-def find_run(
-    run: Run | str | os.PathLike[str], output_dir: str | os.PathLike[str] = "output"
-) -> Run:
+def find_run(run: RunName, output_dir: str | os.PathLike[str] = "output") -> Run:
     """A run by itself, by its name such as ``session_1/cat-1000-2000``, or by its folder.
 
     Raises
@@ -232,10 +227,7 @@ def find_run(
     raise RunError(f"There is no run {os.fspath(run)!r} in {Path(output_dir)}. {hint}")
 
 
-def find_runs(
-    runs: Run | str | os.PathLike[str] | Iterable[Run | str | os.PathLike[str]],
-    output_dir: str | os.PathLike[str] = "output",
-) -> list[Run]:
+def find_runs(runs: RunNames, output_dir: str | os.PathLike[str] = "output") -> list[Run]:
     """One run, several, or all runs of a session such as ``session_1``; see :func:`find_run`.
 
     Raises
@@ -267,11 +259,12 @@ def all_runs(output_dir: str | os.PathLike[str] = "output") -> list[Run]:
 def _runs_in(session: Path) -> list[Run]:
     """Runs of a session in natural order: 500 Gaussians before 1000."""
     folders = [e for e in _entries(session) if (e / "run.json").is_file()]
-    return [Run(folder) for folder in sorted(folders, key=_natural)]
+    return [Run(folder) for folder in sorted(folders, key=lambda folder: natural(folder.name))]
 
 
-def _natural(folder: Path) -> list[tuple[int, str]]:
-    parts = re.split(r"(\d+)", folder.name)
+def natural(name: str) -> list[tuple[int, str]]:
+    """A key to sort by, with which a2 comes before a10."""
+    parts = re.split(r"(\d+)", name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 if not torch.cuda.is_available():  # GPU kernels then run as NumPy; Triton reads this on import
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -51,3 +57,20 @@ def input_dir(tmp_path: Path) -> Path:
     folder.mkdir()
     Image.fromarray(smooth_picture(48, 64)).save(folder / "small.png")
     return folder
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    """A page of a real browser, which fails the test where a script of a page fails."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("there is no chromium on the path")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        problems: list[str] = []
+        page.on("pageerror", lambda problem: problems.append(str(problem)))
+        yield page
+        browser.close()
+    assert problems == []

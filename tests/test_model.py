@@ -65,7 +65,7 @@ def test_a_small_training_reaches_its_quality_and_fills_its_folder(make):
     names = {p.name for p in model.folder.iterdir()}
     assert names == {"model.pt", "rendered.jpg", "metrics.csv", "run.json", "other"}
     assert {p.name for p in (model.folder / "other").iterdir()} == {
-        "log.txt", "ground_truth.png", "summary.txt",
+        "log.txt", "ground_truth.png", "summary.txt", "summary.png",
     }  # fmt: skip
     found = facts(model)
     assert found["status"] == "finished"

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
 
 from quick_start import Run
-from quick_start.runs import RunError, all_runs, find_run, find_runs, new_session, run_folder
+from quick_start.runs import (
+    RunError,
+    Runs,
+    all_runs,
+    find_run,
+    find_runs,
+    new_session,
+    run_folder,
+)
 from settings import Settings, SettingsError
+from tests.films import make_film
 
 
 def make_run(folder: Path, **facts: object) -> Run:
@@ -251,3 +263,99 @@ def test_the_card_of_a_failed_run_says_why(tmp_path: Path) -> None:
     assert "<img" not in html
     for shown in ("failed", "DivergedError: loss", "– dB"):
         assert shown in html
+
+
+def with_curve(run: Run, values: list[float]) -> Run:
+    rows = "".join(f"{10 * index},{value}\n" for index, value in enumerate(values))
+    run.metrics_path.write_text("step,psnr\n" + rows)
+    return run
+
+
+def drawings(html: str) -> list[ElementTree.Element]:
+    """The vector drawings of a page."""
+    found = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", html)
+    return [ElementTree.fromstring(base64.b64decode(data)) for data in found]
+
+
+def test_the_card_draws_the_course_of_the_psnr(tmp_path: Path) -> None:
+    run = with_curve(make_run(tmp_path / "s" / "r"), [10.0, 20.0, 30.0])
+    html = run._repr_html_()
+    (drawing,) = drawings(html)
+    line = next(element for element in drawing if element.tag.endswith("polyline"))
+    points = [tuple(map(float, point.split(","))) for point in line.get("points").split()]
+    (x0, y0), (x1, y1), (x2, y2) = points
+    assert (x1 - x0, y1 - y0) == pytest.approx((x2 - x1, y2 - y1), abs=0.2)
+    assert y2 < y0  # better is higher
+    assert "PSNR from 10.00 to 30.00 dB over steps 0 to 20" in html
+
+
+@pytest.mark.parametrize(
+    ("content", "count"),
+    [
+        (None, 0), ("", 0), ("step,psnr\n0,5\n", 0), ("a,b\n1,2\n", 0), ("step,psnr\n0,x\n", 0),
+        ("step,psnr\n0,5\n1,inf\n", 0), ("step,psnr\n0,5\n1,5\n", 1), ("step,psnr\n1\n2,3,4\n", 0),
+        ("step,psnr\n" + "".join(f"{i},{i % 30}\n" for i in range(5000)), 1),
+    ],
+)  # fmt: skip
+def test_odd_measurements_leave_a_card(content: str | None, count: int, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "s" / "r")
+    if content is not None:
+        run.metrics_path.write_text(content)
+    html = run._repr_html_()
+    assert len(drawings(html)) == count
+    assert "31.75 dB" in html
+    assert len(html) < 20_000
+
+
+def test_the_card_has_a_small_film_and_names_a_large_one(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "s" / "r")
+    assert "video" not in run._repr_html_()
+    make_film(run.film_path)
+    assert run._repr_html_().count("<video") == 1
+    with run.film_path.open("ab") as file:
+        file.write(bytes(5_000_000))
+    html = run._repr_html_()
+    assert "<video" not in html
+    assert "film of 5.0 MB: play_video(&#x27;s/r&#x27;)" in html
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"status": 1, "scores": 5}'])
+def test_the_card_of_a_damaged_run_says_what_is_wrong(content: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "s" / "r")
+    (run.folder / "run.json").write_text(content)
+    assert "run.json" in run._repr_html_()
+
+
+# Several runs
+
+
+def test_runs_are_a_list_that_shows_a_table(tmp_path: Path) -> None:
+    made = [make_run(tmp_path / "s" / name) for name in ("a", "b", "c")]
+    runs = Runs(made)
+    assert runs == made
+    assert isinstance(runs[1], Run)
+    html = runs._repr_html_()
+    assert html.count("<table") == 1
+    for run in made:
+        assert str(run) in html
+    assert Runs(made[:1])._repr_html_() == made[0]._repr_html_()
+    assert Runs()._repr_html_() == "<div>No runs.</div>"
+
+
+def test_what_is_derived_from_runs_is_runs(tmp_path: Path) -> None:
+    a, b = (make_run(tmp_path / "s" / name) for name in ("a", "b"))
+    runs = Runs([a])
+    runs += [b]
+    assert isinstance(runs, Runs)
+    others = [b]
+    for derived in (runs[:1], Runs([a]) + others, Runs([a]) + Runs(others)):
+        assert isinstance(derived, Runs)
+    assert Runs([a]) + others == [a, b]
+
+
+def test_runs_of_which_one_is_gone_still_show_the_others(tmp_path: Path) -> None:
+    runs = Runs(make_run(tmp_path / "s" / name) for name in ("a", "b"))
+    (runs[0].folder / "run.json").unlink()
+    html = runs._repr_html_()
+    assert "s/a is unreadable" in html
+    assert "31.75" in html
