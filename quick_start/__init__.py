@@ -11,25 +11,40 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from quick_start.analysis import (
         compare_batch_results,
+        compare_slider,
         load_metrics,
+        play_video,
         plot_metrics,
         view_results,
     )
     from quick_start.config import TrainingConfig, set_config
     from quick_start.environment import verify_setup
+    from quick_start.estimate import TimeEstimate, estimate_time
+    from quick_start.film import make_video
+    from quick_start.form import SettingsForm, settings_form
     from quick_start.memory import MemoryEstimate, estimate_memory
-    from quick_start.runs import Run
+    from quick_start.presets import preset_names
+    from quick_start.runs import Run, Runs
     from quick_start.training import train
 
 __all__ = [
     "MemoryEstimate",
     "Run",
+    "Runs",
+    "SettingsForm",
+    "TimeEstimate",
     "TrainingConfig",
     "compare_batch_results",
+    "compare_slider",
     "estimate_memory",
+    "estimate_time",
     "load_metrics",
+    "make_video",
+    "play_video",
     "plot_metrics",
+    "preset_names",
     "set_config",
+    "settings_form",
     "train",
     "verify_setup",
     "view_results",
@@ -38,12 +53,21 @@ __all__ = [
 _MODULES = {
     "MemoryEstimate": "memory",
     "Run": "runs",
+    "Runs": "runs",
+    "SettingsForm": "form",
+    "TimeEstimate": "estimate",
     "TrainingConfig": "config",
     "compare_batch_results": "analysis",
+    "compare_slider": "analysis",
     "estimate_memory": "memory",
+    "estimate_time": "estimate",
     "load_metrics": "analysis",
+    "make_video": "film",
+    "play_video": "analysis",
     "plot_metrics": "analysis",
+    "preset_names": "presets",
     "set_config": "config",
+    "settings_form": "form",
     "train": "training",
     "verify_setup": "environment",
     "view_results": "analysis",
