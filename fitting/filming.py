@@ -144,21 +144,23 @@ class Film:
         except Exception as error:
             problem = str(error) or type(error).__name__
         finally:
-            notice = self._settle(problem, status)
-            if notice:
-                recorder.notice(notice)
+            message = self._settle(problem, status)
+            notice = Notice(step, seconds, message)
+            if message:
+                recorder.notice(message)
+                recorder.note(notice)
             recorder.facts["film"] = facts(
                 self.folder,
                 self.settings,
                 made=not problem,
                 frames=len(steps),
                 seconds=time.perf_counter() - begun,
-                error=notice or self._problem,
+                error=message or self._problem,
             )
             with contextlib.suppress(OSError):  # then run.json goes on saying that there is no film
                 recorder.close(status)
-        if notice:
-            yield Notice(step, seconds, notice)
+        if message:
+            yield notice
 
     def _make(self, step: int, seconds: float) -> Iterator[Event]:
         if self._frames is None:

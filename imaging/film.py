@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
@@ -19,15 +20,20 @@ Codec = Literal["h264", "h265", "vp9"]
 
 FRAMES_PER_SECOND = 30
 SECONDS_BETWEEN_KEYS = 1  # so that a player can jump to any second at once
-MOST_THREADS = 8  # each holds frames
+MOST_THREADS = 4  # each holds frames
 LEAST_SIDES = {"h265": 16}  # of what an encoder takes
 SRGB_TRANSFER, BT709 = 13, 1  # as in ISO/IEC 23091-2, for players to show the very colours
 
-ENCODERS = {
-    # Looking ahead further than 20 frames takes memory, and makes no smaller files.
-    "h264": ("libx264", {"preset": "fast", "rc-lookahead": "20"}),
-    "h265": ("libx265", {"preset": "faster", "x265-params": "log-level=error:rc-lookahead=20"}),
-    "vp9": ("libvpx-vp9", {"b:v": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}),
+ENCODERS = {  # looking ahead no further than 10 frames, because each takes memory
+    "h264": ("libx264", {"preset": "fast", "rc-lookahead": "10"}),
+    "h265": (
+        "libx265",
+        {"preset": "faster", "x265-params": "log-level=error:rc-lookahead=10:frame-threads=2"},
+    ),
+    "vp9": (
+        "libvpx-vp9",
+        {"b:v": "0", "deadline": "good", "cpu-used": "5", "row-mt": "1", "lag-in-frames": "10"},
+    ),
 }
 
 
@@ -47,9 +53,12 @@ class Coding:
     codec: Codec = "h264"
     crf: int = 18
 
-    def options(self) -> tuple[str, dict[str, str]]:
-        """Name of the encoder, and its options."""
+    def options(self, count: int) -> tuple[str, dict[str, str]]:
+        """Name of the encoder, and its options for a film of so many frames."""
         encoder, options = ENCODERS[self.codec]
+        if self.codec == "h265" and count < 3:
+            # Waiting for a third frame to refer to, x265 gives the first ones random times.
+            options = {**options, "x265-params": options["x265-params"] + ":bframes=0"}
         # VP9 counts to 63 where the others count to 51.
         crf = round(self.crf * 63 / 51) if self.codec == "vp9" else self.crf
         return encoder, options | {"crf": str(crf)}
@@ -71,16 +80,17 @@ def make_film(frames: Frames, path: Path, look: Look, coding: Coding) -> Iterato
         raise FilmError("there is no frame to make a film of")
     composer = Composer(frames.truth, look, frames.steps[-1])
     pictures = (composer.compose(frame) for frame in frames)
-    yield from encode(pictures, composer.size, path, coding)
+    yield from encode(pictures, len(frames.steps), composer.size, path, coding)
 
 
 def encode(
-    pictures: Iterable[np.ndarray], size: tuple[int, int], path: Path, coding: Coding
+    pictures: Iterable[np.ndarray], count: int, size: tuple[int, int], path: Path, coding: Coding
 ) -> Iterator[int]:
     """Write (H, W, 3) uint8 pictures as MP4 in yuv420p, with its index at the front.
 
     Parameters
     ----------
+    pictures, count : and how many they are.
     size : (height, width) of all pictures, both even.
 
     Yields
@@ -92,15 +102,17 @@ def encode(
     with _explained(path, coding), atomic_write(path) as temporary:
         options = {"movflags": "+faststart"}
         with av.open(os.fspath(temporary), "w", format="mp4", options=options) as container:
-            stream = _add_stream(container, size, coding)
+            stream = _add_stream(container, count, size, coding)
             for done, picture in enumerate(pictures, start=1):
-                container.mux(stream.encode(_converted(picture, stream.height, stream.width)))
+                frame = _converted(picture, stream.height, stream.width)
+                frame.pts, frame.time_base = done - 1, Fraction(1, FRAMES_PER_SECOND)
+                container.mux(stream.encode(frame))
                 yield done
             container.mux(stream.encode(None))
 
 
-def _add_stream(container, size: tuple[int, int], coding: Coding):
-    encoder, options = coding.options()
+def _add_stream(container, count: int, size: tuple[int, int], coding: Coding):
+    encoder, options = coding.options(count)
     stream = container.add_stream(encoder, rate=FRAMES_PER_SECOND, options=options)
     stream.height, stream.width = (max(side, LEAST_SIDES.get(coding.codec, 2)) for side in size)
     stream.pix_fmt = "yuv420p"
