@@ -6,6 +6,7 @@ import base64
 import json
 import math
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -184,7 +185,10 @@ def _read_picture(path: Path, kind: str, shape: tuple[int, ...] | None = None) -
     """A grey or RGB picture, whose size is checked before it is decoded."""
     try:
         content = path.read_bytes()
-        with Image.open(BytesIO(content), formats=[kind]) as picture:
+        with (
+            warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+            Image.open(BytesIO(content), formats=[kind]) as picture,
+        ):
             expected = picture.size[::-1] + {"L": (), "RGB": (3,)}.get(picture.mode, (0,))
             if 0 in expected or math.prod(expected) > MOST_PIXELS:
                 raise ValueError(f"it is {picture.size[0]}×{picture.size[1]} {picture.mode}")

@@ -159,6 +159,12 @@ class TestFrames:
             with pytest.raises(FramesError, match=r"truth\.png"):
                 FramesOnDisk(kept.folder)
 
+    def test_a_very_large_frame_comes_back(self, tmp_path):
+        picture = np.zeros((11_000, 8192), np.uint8)  # above what Pillow warns of
+        frames = filled(FramesOnDisk(tmp_path / "frames", picture), 1)
+        (found,) = FramesOnDisk(frames.folder)
+        assert found.picture.shape == picture.shape
+
     @UNHURRIED
     @given(place=st.floats(0, 1), value=st.binary(min_size=1, max_size=8))
     def test_any_damage_gives_a_frame_or_one_kind_of_error(self, tmp_path_factory, place, value):
