@@ -54,7 +54,7 @@ class Evaluated(Event):
 
     Where pictures are drawn in bands (on a GPU, or with ``use_gradient_checkpointing``) and have
     more than about a megapixel, ``image`` is reduced: both sides are divided by a whole number,
-    rounded up, and its pixels are means over squares.
+    rounded up, and its pixels are means over squares. It is never smaller than a film shows it.
     """
 
     steps: int
@@ -87,9 +87,17 @@ class LearningRateDecayed(Event):
 
 @dataclass(frozen=True)
 class FileSaved(Event):
-    """A checkpoint, picture or visualisation was written."""
+    """A checkpoint, picture, visualisation or film was written."""
 
     path: Path
+
+
+@dataclass(frozen=True)
+class FilmProgress(Event):
+    """The film of the training is being encoded, after the last step."""
+
+    frames_done: int
+    frames: int
 
 
 @dataclass(frozen=True)

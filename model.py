@@ -7,8 +7,8 @@ What a step does on which device is in ``fitting.step`` and ``fitting.step_cuda`
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from events import (
 )
 from fitting import checkpoints, machine, placement, results
 from fitting.faults import DivergedError, GpuError, leave_gpu
+from fitting.filming import Film
 from fitting.gaussians import NAMES, Gaussians
 from fitting.measure import quality
 from fitting.recorder import Recorder
@@ -80,6 +81,8 @@ class GaussianSplatting2D:
         self.seconds = self.render_seconds = 0.0
         self.stepper: Step | None = None  # while it trains
         self.kept: Gaussians | None = None  # a copy in main memory, while a GPU trains
+        filmed = settings.make_training_video
+        self.film = Film(settings, self.target, self.folder) if filmed else None
         if resume:
             checkpoints.restore(self)
 
@@ -128,6 +131,11 @@ class GaussianSplatting2D:
         self.seconds = clock.seconds()
         self._free()
         scores = results.write(self, recorder, status)
+        if self.film:
+            with closing(self.film.finish(recorder, status, self.seconds)) as events:
+                for event in events:
+                    if error is None:  # else nobody listens any more
+                        yield event
         if error is not None:
             raise error
         ended = RunEnded(self.step, self.seconds, status, self.folder, scores)
@@ -139,10 +147,11 @@ class GaussianSplatting2D:
             self.step, self.seconds, self.folder, s.steps, self.width, self.height,
             len(self.target.pixels), len(self.gaussians), str(self.device), self.target.full_pixels,
         )  # fmt: skip
-        notices = (*self.target.notes, self.growth.notice, self.device_notice)
-        for message in filter(None, notices):
-            recorder.notice(message)
-            yield Notice(self.step, self.seconds, message)
+        notices = [*self.target.notes, self.growth.notice, self.device_notice]
+        if self.film:
+            notices.append(self.film.notice)
+            self.film.open(self.step)
+        yield from self._notify(recorder, notices)
         self._prepare()
         first, sign, stop = self.step, time.perf_counter(), False
         while True:
@@ -150,11 +159,17 @@ class GaussianSplatting2D:
                 yield FileSaved(self.step, self.seconds, checkpoints.save(self))
             if self.step in self.growth.additions:
                 yield self._grow(self.growth.additions[self.step])
-            if self.step % s.eval_steps == 0 or self.step == s.steps:
+            due = self.step % s.eval_steps == 0 or self.step == s.steps
+            filmed = self.film is not None and self.film.is_due(self.step)
+            if due or filmed:
                 evaluated = self._evaluate()
                 recorder.measure(results.row(evaluated, self.render_seconds))
+                if filmed:
+                    messages = self.film.capture(evaluated, self.gaussians.xy)
+                    yield from self._notify(recorder, messages)
                 yield evaluated
-                verdict = self._judge(evaluated)
+                # A film must not change what is trained.
+                verdict = self._judge(evaluated) if due else "go on"
                 if verdict == "decay":
                     yield self._decay()
                 stop = verdict == "stop"
@@ -171,6 +186,11 @@ class GaussianSplatting2D:
         yield RunEnded(
             self.step, self.seconds, "stopped early" if stop else "finished", self.folder
         )
+
+    def _notify(self, recorder: Recorder, messages: Iterable[str]) -> Iterator[Notice]:
+        for message in filter(None, messages):
+            recorder.notice(message)
+            yield Notice(self.step, self.seconds, message)
 
     def _prepare(self) -> None:
         """Make what steps need, where the Gaussians are to be trained."""
@@ -189,7 +209,9 @@ class GaussianSplatting2D:
     def _next_halt(self) -> int:
         """The next step at which there is more to do than to go on."""
         s = self.settings
-        intervals = (s.eval_steps, s.save_ckpt_steps, s.save_image_steps)
+        intervals = [s.eval_steps, s.save_ckpt_steps, s.save_image_steps]
+        if self.film:
+            intervals.append(s.video_iterations)
         halts = [self.step - self.step % every + every for every in intervals if every]
         growth = [step for step in self.growth.additions if step > self.step]
         return min([*halts, *growth, s.steps])
@@ -200,7 +222,8 @@ class GaussianSplatting2D:
         self.render_seconds += loss.seconds
         if self.device.type != "cpu":
             self.kept = self.gaussians.on_host()
-        found = quality(self.gaussians, self.target, loss.image, self.stepper.stored)
+        least = self.film.least if self.film else None
+        found = quality(self.gaussians, self.target, loss.image, self.stepper.stored, least)
         # Without a weight, the loss does not compute its SSIM.
         similarity = loss.ssim if self.settings.ssim_loss_ratio else found.ssim
         return Evaluated(

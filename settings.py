@@ -259,11 +259,15 @@ class CommonSettings(BaseModel):
         True, "Keep frames in a temporary folder until the film is made, not in memory.",
         group="Film",
     )  # fmt: skip
+    video_keep_frames: bool = setting(
+        False, "Keep frames after the film is made, for make_video() to make others of them.",
+        group="Film",
+    )  # fmt: skip
     video_codec: Literal["h264", "h265", "vp9"] = setting(
         "h264", "h264 plays everywhere; h265 and vp9 make smaller files.", group="Film"
     )
     video_crf: int = setting(
-        20, "Constant rate factor: 0 is best, larger is smaller.", group="Film", ge=0, le=51
+        18, "Constant rate factor: 0 is best, larger is smaller.", group="Film", ge=0, le=51
     )
     video_layout: Literal["pair", "grid"] = setting(
         "pair",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-NAMES = ("step", "scaling", "photometric", "quality", "cut", "startup")
+NAMES = ("step", "scaling", "photometric", "quality", "cut", "startup", "film")
 
 
 def main(names: list[str]) -> None:

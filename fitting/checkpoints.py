@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 MAY_DIFFER = (
     "steps", "device", "input_dir", "output_dir", "save_ckpt_steps", "save_image_steps",
-    "use_amp", "use_gradient_checkpointing", "use_cuda_graph",
+    "use_amp", "use_gradient_checkpointing", "use_cuda_graph", "make_training_video",
+    "video_iterations", "video_save_to_disk", "video_keep_frames", "video_codec", "video_crf",
+    "video_layout", "video_max_width", "video_text_size", "video_text_place",
 )  # fmt: skip
 
 

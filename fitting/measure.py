@@ -29,7 +29,11 @@ class Quality(NamedTuple):
 
 @torch.no_grad()
 def quality(
-    gaussians: Gaussians, target: Target, drawn: Tensor | None, stored: StoredRows
+    gaussians: Gaussians,
+    target: Target,
+    drawn: Tensor | None,
+    stored: StoredRows,
+    least: tuple[int, int] | None = None,
 ) -> Quality:
     """Compare with the stored picture at its full size.
 
@@ -37,9 +41,10 @@ def quality(
     ----------
     drawn : the Gaussians as drawn at the size that is fitted, where that is at hand.
     stored : rows of the fitted picture near the device, as :meth:`fitting.step.Step.stored`.
+    least : (height, width) below which the picture is not reduced; not above its own size.
     """
     if gaussians.in_bands:
-        return _in_bands(gaussians, target, stored)
+        return _in_bands(gaussians, target, stored, least)
     full = target.full_pixels
     if drawn is None or drawn.shape != full.shape:
         drawn = gaussians.draw_at(*target.full_size)
@@ -47,9 +52,13 @@ def quality(
     return Quality(psnr(image, full), float(ssim(image, full)), image)
 
 
-def _in_bands(gaussians: Gaussians, target: Target, stored: StoredRows) -> Quality:
+def _in_bands(
+    gaussians: Gaussians, target: Target, stored: StoredRows, least: tuple[int, int] | None
+) -> Quality:
     channels, height, width = target.full_pixels.shape
     factor = preview_factor(height, width)
+    if least is not None:
+        factor = min(factor, height // least[0], width // least[1])
     device = gaussians.xy.device
     squares, similarity = torch.zeros(2, dtype=torch.float64, device=device)
     shown = []

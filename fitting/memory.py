@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fitting.bands import BAND_VALUES, band_rows
 from fitting.gaussians import raster_config
+from imaging.frames import MOST_CENTERS
 from settings import Settings
 
 ROUNDED = 512  # torch gives memory in multiples of this,
@@ -19,6 +20,7 @@ TILES_REACHED = 16  # by a Gaussian of 5 px
 # Bytes per pixel, measured on a picture of 2048×2048:
 START_BYTES = 60  # placing Gaussians by the picture's gradient
 FLIP_BYTES = 200
+ENCODER_BYTES = {"h264": 135, "h265": 300, "vp9": 180}  # per pixel of the film
 FLOAT = 4
 
 
@@ -115,7 +117,21 @@ def host_bytes(
     # At the end: the rendering, clamped copies of both pictures, and what FLIP makes of them.
     scoring = 3 * stored + FLIP_BYTES * full[0] * full[1]
     training = 0 if gpu else _training_on_cpu(settings, fitted, stored, height * width)
-    return target + max(start, training, scoring)
+    frames, encoding = _film(settings, channels, full)
+    return target + frames + max(start, training, scoring, encoding)
+
+
+def _film(settings: Settings, channels: int, full: tuple[int, int]) -> tuple[int, int]:
+    """Bytes of the frames that are kept in memory, and of what encodes them."""
+    if not settings.make_training_video:
+        return 0, 0
+    shrink = min(1.0, settings.video_max_width / (2 * full[1]))
+    panel = int(full[0] * full[1] * shrink**2)
+    panels = 4 if settings.video_layout == "grid" else 2
+    kept = 1 if settings.video_save_to_disk else settings.steps // settings.video_iterations + 2
+    centers = 2 * 2 * min(settings.gaussians, MOST_CENTERS)
+    encoding = panels * panel * ENCODER_BYTES[settings.video_codec]
+    return kept * (channels * panel + centers), encoding
 
 
 def _training_on_cpu(settings: Settings, fitted: int, stored: int, pixels: int) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from events import Evaluated, Status
+from fitting import filming
 from fitting.faults import leave_gpu
 from fitting.gaussians import Gaussians
 from fitting.machine import describe
@@ -27,7 +28,7 @@ METRICS = ("psnr", "ssim", "ms_ssim", "flip", "lpips")
 
 def facts(run: GaussianSplatting2D) -> dict[str, Any]:
     """What is known of a run before it begins."""
-    return {
+    known = {
         "settings": run.settings.model_dump(),
         "device": describe(run.device),
         "seed": run.settings.seed,
@@ -44,6 +45,10 @@ def facts(run: GaussianSplatting2D) -> dict[str, Any]:
         "reasons": {},
         "size": {},
     }
+    if run.film:
+        early = "the run ended before its film was made"
+        known["film"] = filming.facts(run.folder, run.settings, made=False, error=early)
+    return known
 
 
 def row(event: Evaluated, render_seconds: float) -> dict[str, Any]:
@@ -101,6 +106,10 @@ def _write_results(run: GaussianSplatting2D, recorder: Recorder, quick: bool) ->
     run.gaussians.save(folder / "model.pt")
     image = run.gaussians.picture(*target.full_size)
     scores = _scores(run, image, quick)
+    if run.film:
+        reached = scores["psnr"].value, scores["ssim"].value
+        for message in run.film.add(run.step, image, *reached, run.gaussians.xy):
+            recorder.notice(message)
     wanted = run.settings.render_height or target.full_size[0]
     height = _largest_jpeg(run.gaussians, wanted)
     if height < wanted:

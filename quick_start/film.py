@@ -1,0 +1,107 @@
+"""Makes a film of the frames that a run kept: again, or in another codec, layout or quality."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imaging.files import atomic_write
+from quick_start.runs import Run, RunError, find_run
+from settings import Settings
+
+if TYPE_CHECKING:
+    from imaging.frames import FramesOnDisk
+
+SECONDS_BETWEEN_SIGNS = 0.5
+
+
+def make_video(
+    run: Run | str | os.PathLike[str],
+    *,
+    codec: str | None = None,
+    crf: int | None = None,
+    layout: str | None = None,
+    text_size: float | None = None,
+    text_place: str | None = None,
+    output_dir: str | os.PathLike[str] = "output",
+    show: bool = True,
+) -> Path:
+    """Encode ``training_video.mp4`` anew from the frames that a run kept.
+
+    Frames are kept where a film could not be made, with ``video_keep_frames=True``, and while an
+    interrupted run can be resumed. They stay; delete ``other/frames`` to be rid of them.
+
+    Parameters
+    ----------
+    run : as for :func:`quick_start.view_results`.
+    codec, crf, layout, text_size, text_place : like the settings ``video_codec`` and so on; None
+        takes what the run was made with.
+    show : whether to tell how far it is.
+
+    Returns
+    -------
+    The path of the film.
+
+    Raises
+    ------
+    RunError
+        Where there is no such run, or it kept no frames.
+    SettingsError
+        Where an option is out of its range.
+    FilmError, FramesError
+        Where the film cannot be encoded or a frame is damaged; an older film stays as it was.
+    """
+    from fitting import filming
+    from imaging.film import make_film
+
+    run = find_run(run, output_dir)
+    options = {
+        "video_codec": codec, "video_crf": crf, "video_layout": layout,
+        "video_text_size": text_size, "video_text_place": text_place,
+    }  # fmt: skip
+    given = {name: value for name, value in options.items() if value is not None}
+    settings = Settings.build(**run.settings.model_dump() | given)
+    frames = _kept_frames(run)
+    begun, path = time.perf_counter(), run.folder / filming.FILE
+    film = make_film(frames, path, filming.look(settings), filming.coding(settings))
+    with closing(film):
+        _watch(film, len(frames.steps), path, show)
+    seconds, count = time.perf_counter() - begun, len(frames.steps)
+    _record(run, filming.facts(run.folder, settings, made=True, frames=count, seconds=seconds))
+    return path
+
+
+def _kept_frames(run: Run) -> FramesOnDisk:
+    from fitting.filming import frames_folder
+    from imaging.frames import FramesOnDisk
+
+    folder = frames_folder(run.folder)
+    if not any(folder.glob("frame-*.json")):
+        raise RunError(
+            f"{run} kept no frames: there are none in {folder}. Train again with "
+            "make_training_video=True and video_keep_frames=True."
+        )
+    return FramesOnDisk(folder)
+
+
+def _watch(film: Iterator[int], count: int, path: Path, show: bool) -> None:
+    """Exhaust the encoder, and tell in one line how far it is."""
+    due = 0.0
+    for done in film:
+        if show and (time.monotonic() > due or done == count):
+            due = time.monotonic() + SECONDS_BETWEEN_SIGNS
+            print(f"\r{path}: {done} of {count} frames", end="", flush=True)
+    if show:
+        print()
+
+
+def _record(run: Run, film: dict[str, Any]) -> None:
+    """Put what is known of the film into ``run.json``."""
+    record = run.record | {"film": film}
+    with atomic_write(run.folder / "run.json") as path:
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
