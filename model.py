@@ -7,7 +7,7 @@ What a step does on which device is in ``fitting.step`` and ``fitting.step_cuda`
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -80,6 +80,7 @@ class GaussianSplatting2D:
         self.seconds = self.render_seconds = 0.0
         self.stepper: Step | None = None  # while it trains
         self.kept: Gaussians | None = None  # a copy in main memory, while a GPU trains
+        self.stop_asked: Callable[[], bool] = lambda: False  # final scores are cut short by it
         if resume:
             checkpoints.restore(self)
 
@@ -138,6 +139,7 @@ class GaussianSplatting2D:
         yield RunStarted(
             self.step, self.seconds, self.folder, s.steps, self.width, self.height,
             len(self.target.pixels), len(self.gaussians), str(self.device), self.target.full_pixels,
+            tuple(self.target.channels),
         )  # fmt: skip
         notices = (*self.target.notes, self.growth.notice, self.device_notice)
         for message in filter(None, notices):
