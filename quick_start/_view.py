@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -161,15 +161,27 @@ class View:
     """Keeps the state of all runs and draws nothing; the base of the views that do.
 
     A view that fails is given up with a note on stderr. It never ends a training.
+
+    Parameters
+    ----------
+    names : of the runs.
+    clock : the time in seconds.
+    work : the time in seconds that this thread has worked.
     """
 
     interval = INTERVAL
 
-    def __init__(self, names: Sequence[str], clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        names: Sequence[str],
+        clock: Callable[[], float] = time.monotonic,
+        work: Callable[[], float] = time.thread_time,
+    ):
         self.runs = [RunState(name) for name in names]
         self.notes: list[str] = []
         self.given_up = ""  # why
-        self._clock = clock
+        # Drawing is paid for by processor time: on a busy machine it only seems to cost more.
+        self._clock, self._work = clock, work
         self._due = self._looked = clock()
         self._purse = PURSE
 
@@ -189,11 +201,9 @@ class View:
         self._try(self.runs[index].take, event)
         if self.given_up or not self._affordable(event):
             return
-        begun = self._clock()
-        self._try(self.draw, index, event)
-        now = self._clock()
-        self._purse -= now - begun
-        self._due = now + self.interval
+        with self.paid():
+            self._try(self.draw, index, event)
+        self._due = self._clock() + self.interval
 
     def note(self, message: str) -> None:
         """Say something about the sweep as a whole."""
@@ -208,6 +218,13 @@ class View:
     def matters(self, event: Event) -> bool:
         """Whether an event is to be drawn even if the last drawing was just before."""
         return False
+
+    @contextlib.contextmanager
+    def paid(self) -> Iterator[None]:
+        """Pay for the work of a block."""
+        begun = self._work()
+        yield
+        self._purse -= self._work() - begun
 
     def _affordable(self, event: Event) -> bool:
         """Whether it is time to draw, and drawings so far left enough time for training."""

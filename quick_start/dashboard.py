@@ -114,9 +114,8 @@ class NotebookView(View):
         with self._lock:
             self.pictures.take(event)
             if isinstance(event, RunEnded) and len(self.runs) > 1 and self._purse > 0:
-                begun = self._clock()
-                self._small.extend(self.pictures.small(self.runs[index].name))
-                self._purse -= self._clock() - begun
+                with self.paid():
+                    self._small.extend(self.pictures.small(self.runs[index].name))
 
     def _show_buttons(self) -> None:
         self.stop.layout.display = self.error.layout.display = None

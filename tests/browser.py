@@ -33,6 +33,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chrome")
+VIEWPORT = {"width": 1280, "height": 1000}
 SECONDS = 90.0  # that anything may take; starting a kernel on a busy machine is the slowest
 
 
@@ -56,16 +57,35 @@ def lab(folder: Path, **lab_settings: dict[str, Any]) -> Iterator[Lab]:
     folder : an empty one; everything that Jupyter writes goes there.
     lab_settings : of plugins of ``@jupyterlab/apputils-extension``, by their names.
     """
+    with (
+        _server(folder, lab_settings) as url,
+        _chromium() as chromium,
+        contextlib.closing(chromium.new_context(viewport=VIEWPORT)) as pages,
+    ):
+        yield Lab(url, folder / "work", pages)
+
+
+_shared: list[Any] = []  # the browser, while a lab uses it: Playwright cannot be started twice
+
+
+@contextlib.contextmanager
+def _chromium() -> Iterator[Any]:
+    if _shared:
+        yield _shared[0]
+        return
     from playwright.sync_api import sync_playwright
 
     with (
-        _server(folder, lab_settings) as url,
         sync_playwright() as playwright,
         contextlib.closing(
             playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         ) as browser,
     ):
-        yield Lab(url, folder / "work", browser)
+        _shared.append(browser)
+        try:
+            yield browser
+        finally:
+            _shared.clear()
 
 
 class Lab:
@@ -76,8 +96,8 @@ class Lab:
     folder : that it serves, and in which kernels start.
     """
 
-    def __init__(self, url: str, folder: Path, browser: Any):
-        self.url, self.folder, self._browser = url, folder, browser
+    def __init__(self, url: str, folder: Path, pages: Any):
+        self.url, self.folder, self._pages = url, folder, pages
 
     def open(self, *cells: str, name: str = "test.ipynb") -> NotebookPage:
         """Write a notebook with these code cells and open it; its kernel is ready on return."""
@@ -85,7 +105,7 @@ class Lab:
         spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
         notebook.metadata["kernelspec"] = spec
         nbformat.write(notebook, self.folder / name)
-        page = self._browser.new_page(viewport={"width": 1280, "height": 1000})
+        page = self._pages.new_page()
         page.set_default_timeout(SECONDS * 1000)
         page.goto(f"{self.url}/lab/tree/{name}?reset")
         opened = NotebookPage(page, self.folder / name)

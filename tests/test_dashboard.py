@@ -134,7 +134,7 @@ class Drawing(View):
     """Counts what it draws; each drawing takes some seconds."""
 
     def __init__(self, clock: Clock, seconds: float = 0.0):
-        super().__init__(["r"], clock=clock)
+        super().__init__(["r"], clock=clock, work=clock)
         self.drawn: list[tuple[float, Event]] = []
         self._seconds = seconds
 
