@@ -32,6 +32,7 @@ class RunStarted(Event):
     num_gaussians: int
     device: str
     target: Tensor  # (C, H, W) in [0, 1], as it should look
+    splits: tuple[int, ...] = ()  # channels of each picture of a stack
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ What a step does on which device is in ``fitting.step`` and ``fitting.step_cuda`
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -83,6 +83,7 @@ class GaussianSplatting2D:
         self.kept: Gaussians | None = None  # a copy in main memory, while a GPU trains
         filmed = settings.make_training_video
         self.film = Film(settings, self.target, self.folder) if filmed else None
+        self.stop_asked: Callable[[], bool] = lambda: False  # final scores are cut short by it
         if resume:
             checkpoints.restore(self)
 
@@ -146,6 +147,7 @@ class GaussianSplatting2D:
         yield RunStarted(
             self.step, self.seconds, self.folder, s.steps, self.width, self.height,
             len(self.target.pixels), len(self.gaussians), str(self.device), self.target.full_pixels,
+            tuple(self.target.channels),
         )  # fmt: skip
         notices = [*self.target.notes, self.growth.notice, self.device_notice]
         if self.film:

@@ -145,8 +145,9 @@ def _scores(run: GaussianSplatting2D, image: torch.Tensor, quick: bool) -> dict[
     full = run.target.full_pixels
     if not quick:
         return evaluate(
-            image, full, lpips_weights=run.settings.lpips_weights, splits=run.target.channels
-        )
+            image, full, lpips_weights=run.settings.lpips_weights, splits=run.target.channels,
+            stop_asked=run.stop_asked,
+        )  # fmt: skip
     unknown = Score(None, "the run did not end by itself")
     known = {"psnr": Score(psnr(image, full)), "ssim": Score(float(ssim(image, full)))}
     return dict.fromkeys(METRICS, unknown) | known

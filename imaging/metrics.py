@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -24,8 +25,11 @@ WINDOW, WINDOW_SIGMA = 11, 1.5
 C1, C2 = 0.01**2, 0.03**2
 SSIM_MAX_CHANNELS = 32  # what ops.photometric takes at once
 MS_SSIM_MIN_SIDE = WINDOW * 2 ** (len(MS_SSIM_WEIGHTS) - 1)
+FLIP_TILE = 512  # pixels; half a second of work, in which nothing else can run
+FLIP_RIM = 16  # pixels; FLIP's filters reach 10 at 67 pixels per degree
 
 Pixels = Float[Tensor, "C H W"]
+Check = Callable[[], None]
 WeightsPath = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
 
 
@@ -58,12 +62,13 @@ def ssim(image: Pixels, target: Pixels) -> float:
 
 
 @torch.no_grad()
-def ms_ssim(image: Pixels, target: Pixels) -> float:
+def ms_ssim(image: Pixels, target: Pixels, check: Check = lambda: None) -> float:
     """Multi-scale structural similarity in [0, 1] (Wang, Simoncelli & Bovik 2003), five scales.
 
     Per channel, then averaged: the product over scales of contrast-structure ** weight, with
     luminance at the coarsest scale only. Windows lie wholly inside the picture; each scale is
     the 2 × 2 mean of the one before. A negative factor, whose power is no real number, is 0.
+    ``check`` is called now and then, and may raise.
 
     Raises
     ------
@@ -77,14 +82,16 @@ def ms_ssim(image: Pixels, target: Pixels) -> float:
             f"the picture has {width} × {height}"
         )
     # One channel at a time: the maps of a gigapixel picture would not fit into memory together.
-    channels = [_ms_ssim_of_channel(a, b) for a, b in zip(image, target, strict=True)]
+    channels = [_ms_ssim_of_channel(a, b, check) for a, b in zip(image, target, strict=True)]
     return sum(channels) / len(channels)
 
 
-def flip(image: Pixels, target: Pixels) -> float:
+def flip(image: Pixels, target: Pixels, check: Check = lambda: None) -> float:
     """Mean FLIP error in [0, 1] at 67 pixels per degree (Andersson et al. 2020); 0 is equal.
 
-    For (1 | 3, H, W) sRGB pictures; grey is repeated to RGB.
+    For (1 | 3, H, W) sRGB pictures; grey is repeated to RGB. Large ones are compared in tiles,
+    which overlap by more than the metric's filters reach. ``check`` is called between them, and
+    may raise.
 
     Raises
     ------
@@ -98,10 +105,16 @@ def flip(image: Pixels, target: Pixels) -> float:
         raise MetricUnavailable(
             f"FLIP needs the package flip-evaluator ({error}); pip install flip-evaluator"
         ) from error
-    reference, test = (
-        p.expand(3, -1, -1).permute(1, 2, 0).contiguous().cpu().numpy() for p in (target, image)
-    )
-    return float(flip_evaluator.evaluate(reference, test, "LDR", applyMagma=False)[1])
+    reference, test = (p.expand(3, -1, -1).permute(1, 2, 0).cpu().numpy() for p in (target, image))
+    height, width = reference.shape[:2]
+    total = 0.0
+    for rows, own_rows in _tiles(height):
+        for columns, own_columns in _tiles(width):
+            check()
+            parts = (np.ascontiguousarray(p[rows, columns]) for p in (reference, test))
+            errors = flip_evaluator.evaluate(*parts, "LDR", applyMagma=False)[0]
+            total += float(errors[own_rows, own_columns].sum(dtype=np.float64))
+    return total / (height * width)
 
 
 def lpips(
@@ -135,6 +148,7 @@ def evaluate(
     *,
     lpips_weights: WeightsPath = None,
     splits: Sequence[int] | None = None,
+    stop_asked: Callable[[], bool] = lambda: False,
 ) -> dict[str, Score]:
     """All metrics of a picture or stack: keys psnr, ssim, ms_ssim, flip and lpips.
 
@@ -143,6 +157,7 @@ def evaluate(
     image, target : stored values, gamma undone.
     splits : channels of each picture of a stack (`Target.channels`); None is one picture. FLIP
         and LPIPS are averaged over the pictures, the others run over all channels at once.
+    stop_asked : once it says so, what takes long is left out.
 
     Raises
     ------
@@ -160,12 +175,21 @@ def evaluate(
             score = Score(None, f"the {name} holds values that are NaN or infinite")
             return dict.fromkeys(("psnr", "ssim", "ms_ssim", "flip", "lpips"), score)
     pairs = list(zip(image.split(splits), target.split(splits), strict=True))
+
+    def check() -> None:
+        if stop_asked():
+            raise MetricUnavailable("the measurement was stopped")
+
+    def mean_lpips() -> float:
+        check()
+        return _stack_lpips(pairs, lpips_weights)
+
     return {
         "psnr": _score(lambda: psnr(image, target)),
         "ssim": _score(lambda: ssim(image, target)),
-        "ms_ssim": _score(lambda: ms_ssim(image, target)),
-        "flip": _score(lambda: _mean([flip(a, b) for a, b in pairs])),
-        "lpips": _score(lambda: _stack_lpips(pairs, lpips_weights)),
+        "ms_ssim": _score(lambda: ms_ssim(image, target, check)),
+        "flip": _score(lambda: _mean([flip(a, b, check) for a, b in pairs])),
+        "lpips": _score(mean_lpips),
     }
 
 
@@ -196,6 +220,14 @@ def _score(metric: Callable[[], float]) -> Score:
     return Score(None, "the result is not a number") if math.isnan(value) else Score(value)
 
 
+def _tiles(length: int) -> Iterator[tuple[slice, slice]]:
+    """Parts of a side for FLIP: what is compared, and what of that counts."""
+    own = FLIP_TILE - 2 * FLIP_RIM
+    for begin in range(0, length, own):
+        first, last = max(0, begin - FLIP_RIM), min(length, begin + own + FLIP_RIM)
+        yield slice(first, last), slice(begin - first, min(begin + own, length) - first)
+
+
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
@@ -218,13 +250,15 @@ def _load_lpips(weights: WeightsPath) -> lpips_network.Lpips:
         raise MetricUnavailable(str(error)) from error
 
 
-def _ms_ssim_of_channel(image: Float[Tensor, "H W"], target: Float[Tensor, "H W"]) -> float:
+def _ms_ssim_of_channel(
+    image: Float[Tensor, "H W"], target: Float[Tensor, "H W"], check: Check
+) -> float:
     pair = torch.stack([image, target])[:, None]
     product = 1.0
     for scale, weight in enumerate(MS_SSIM_WEIGHTS):
         if scale:
             pair = F.avg_pool2d(pair, 2)
-        luminance, contrast_structure = _ssim_factors(pair)
+        luminance, contrast_structure = _ssim_factors(pair, check)
         if scale == len(MS_SSIM_WEIGHTS) - 1:
             contrast_structure = contrast_structure * luminance
         factor = float(contrast_structure.mean(dtype=torch.float64))
@@ -232,10 +266,10 @@ def _ms_ssim_of_channel(image: Float[Tensor, "H W"], target: Float[Tensor, "H W"
     return product
 
 
-def _ssim_factors(pair: Float[Tensor, "2 1 H W"]) -> tuple[Tensor, Tensor]:
+def _ssim_factors(pair: Float[Tensor, "2 1 H W"], check: Check) -> tuple[Tensor, Tensor]:
     """Luminance and contrast-structure maps of SSIM (Wang et al. 2004, eq. 6 and 9-13)."""
     products = torch.cat([pair, pair.square(), pair[:1] * pair[1:]])
-    mean_a, mean_b, square_a, square_b, cross = _blur(products)
+    mean_a, mean_b, square_a, square_b, cross = _blur(products, check)
     variances = square_a - mean_a.square() + square_b - mean_b.square()
     covariance = cross - mean_a * mean_b
     means = mean_a.square() + mean_b.square()
@@ -243,7 +277,7 @@ def _ssim_factors(pair: Float[Tensor, "2 1 H W"]) -> tuple[Tensor, Tensor]:
     return luminance, (2 * covariance + C2) / (variances + C2)
 
 
-def _blur(images: Float[Tensor, "N 1 H W"]) -> Float[Tensor, "N 1 h w"]:
+def _blur(images: Float[Tensor, "N 1 H W"], check: Check) -> Float[Tensor, "N 1 h w"]:
     """Gaussian means over the windows that lie wholly inside: 10 px fewer per side length."""
     taps = [math.exp(-0.5 * ((i - WINDOW // 2) / WINDOW_SIGMA) ** 2) for i in range(WINDOW)]
     for axis in (-1, -2):
@@ -251,6 +285,7 @@ def _blur(images: Float[Tensor, "N 1 H W"]) -> Float[Tensor, "N 1 h w"]:
         length = images.shape[axis] - WINDOW + 1
         blurred = images.narrow(axis, 0, length) * (taps[0] / sum(taps))
         for i, tap in enumerate(taps[1:], start=1):
+            check()
             blurred.add_(images.narrow(axis, i, length), alpha=tap / sum(taps))
         images = blurred
     return images

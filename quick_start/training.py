@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from events import RunEnded, Status
+from events import Event, RunEnded, Status
 from quick_start.config import TrainingConfig, picture_path
 from quick_start.dashboard import View, open_view
 from quick_start.runs import Run, new_session, run_folder
@@ -30,13 +31,27 @@ class TrainingError(RuntimeError):
         self.runs = list(runs)
 
 
-def train(config: TrainingConfig, *, show: bool = True) -> list[Run]:
+def train(
+    config: TrainingConfig,
+    *,
+    show: bool = True,
+    display: Callable[..., Any] | None = None,
+    stop: threading.Event | None = None,
+) -> list[Run]:
     """Train every run of a configuration, in order, in one new session.
+
+    The kernel's interrupt, Ctrl-C, the Stop button of the live view and ``stop`` all end the sweep
+    at the end of the step, and keep what was reached. In a thread other than the main one, Ctrl-C
+    is left alone.
 
     Parameters
     ----------
     config : from :func:`set_config`.
     show : whether to show the progress.
+    display : shows the widget of the live view, called as ``display(widget, display_id=True,
+        metadata=...)``; None is IPython's. Where it returns nothing, the record of the sweep is
+        shown inside that widget in the end.
+    stop : ends the sweep when it is set.
 
     Returns
     -------
@@ -59,7 +74,7 @@ def train(config: TrainingConfig, *, show: bool = True) -> list[Run]:
     folders: list[Path] = []
     for settings in planned:
         folders.append(run_folder(session, settings, folders))
-    return _train_all(planned, folders, show)
+    return _train_all(planned, folders, show=show, display=display, stop=stop)
 
 
 def train_one(
@@ -80,10 +95,17 @@ def train_one(
     """
     if resume is not None:
         _check(settings, Path(resume), resume=True)
-        return _train_all([settings], [Path(resume)], show, resume=True)[0]
+        return _one(_train_all([settings], [Path(resume)], show=show, resume=True))
     _check(settings, Path(settings.output_dir))
     folder = run_folder(new_session(settings.output_dir), settings)
-    return _train_all([settings], [folder], show)[0]
+    return _one(_train_all([settings], [folder], show=show))
+
+
+def _one(runs: Sequence[Run]) -> Run:
+    """The run of a sweep of one, which may have been stopped before it began."""
+    if not runs:
+        raise KeyboardInterrupt("the run was stopped before it began")
+    return runs[0]
 
 
 def _check(settings: Settings, folder: Path, *, resume: bool = False) -> None:
@@ -95,20 +117,25 @@ def _check(settings: Settings, folder: Path, *, resume: bool = False) -> None:
 
 
 def _train_all(
-    planned: Sequence[Settings], folders: Sequence[Path], show: bool, *, resume: bool = False
+    planned: Sequence[Settings],
+    folders: Sequence[Path],
+    *,
+    show: bool,
+    display: Callable[..., Any] | None = None,
+    stop: threading.Event | None = None,
+    resume: bool = False,
 ) -> list[Run]:
-    from model import GaussianSplatting2D
-
     runs = [Run(folder) for folder in folders]
-    view = open_view([str(run) for run in runs], [str(f) for f in folders], show=show)
-    with view, CtrlC() as ctrl_c:
+    stopping = Stopping(stop)
+    view = open_view(
+        [str(run) for run in runs], [str(folder) for folder in folders],
+        show=show, display=display, stop=stopping.event,
+    )  # fmt: skip
+    with view, stopping:
         for index, (run, settings) in enumerate(zip(runs, planned, strict=True)):
             try:
-                model = GaussianSplatting2D(settings, run.folder, resume=resume)
-                with closing(model.optimize()) as events:  # closing it keeps what was reached
-                    for event in events:
-                        view.take(index, event)
-                        ctrl_c.check()
+                stopping.check()
+                _train_run(run, settings, resume, stopping, partial(view.take, index))
             except KeyboardInterrupt:
                 return _interrupted(view, index, runs)
             except Exception as error:
@@ -116,14 +143,29 @@ def _train_all(
     return runs
 
 
-class CtrlC:
-    """Lets Ctrl-C wait for :meth:`check`, which raises KeyboardInterrupt; a second one does not.
+def _train_run(
+    run: Run, settings: Settings, resume: bool, stopping: Stopping, take: Callable[[Event], None]
+) -> None:
+    from model import GaussianSplatting2D
 
-    In the middle of a compiled kernel it would turn into a SystemError, and the run would count as
-    failed. The trainer gives a sign of life several times a second, so the wait is short.
+    model = GaussianSplatting2D(settings, run.folder, resume=resume)
+    model.stop_asked = stopping.asked
+    with closing(model.optimize()) as events:  # closing it keeps what was reached
+        for event in events:
+            take(event)
+            stopping.check()
+
+
+class Stopping:
+    """Whether a sweep is to end: because of Ctrl-C, or of ``event``, which anybody may set.
+
+    Both wait for :meth:`check`, which raises KeyboardInterrupt; a second Ctrl-C does not. In the
+    middle of a compiled kernel it would turn into a SystemError, and the run would count as failed.
+    The trainer gives a sign of life several times a second, so the wait is short.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, event: threading.Event | None = None) -> None:
+        self.event = threading.Event() if event is None else event
         self._pressed = False
 
     def __enter__(self) -> Self:
@@ -139,20 +181,29 @@ class CtrlC:
     def _note(self, number: int, frame: object) -> None:
         if self._pressed:
             raise KeyboardInterrupt
-        self._pressed = True
+        self._pressed = True  # and not the event, whose lock may be held at this very moment
+
+    def asked(self) -> bool:
+        """Whether the sweep is to end."""
+        return self._pressed or self.event.is_set()
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt if Ctrl-C was pressed."""
-        if self._pressed:
+        """Raise KeyboardInterrupt if the sweep is to end."""
+        if self.asked():
             raise KeyboardInterrupt
 
 
 def _interrupted(view: View, index: int, runs: Sequence[Run]) -> list[Run]:
     kept = [run for run in runs[: index + 1] if (run.folder / "run.json").exists()]
-    _show_end(view, index, runs[index])
-    left = len(runs) - index - 1
+    left = len(runs) - len(kept)
     more = f"; {left} of {len(runs)} runs were not started" if left else ""
-    view.note(f"Interrupted in {runs[index]}. What was reached is kept{more}.")
+    if runs[index] not in kept:
+        after = f" after {kept[-1]}" if kept else " before the first run"
+        view.note(f"Stopped{after}{more}.")
+        return kept
+    _show_end(view, index, runs[index])
+    where = "in" if runs[index].status == "interrupted" else "after"
+    view.note(f"Interrupted {where} {runs[index]}. What was reached is kept{more}.")
     return kept
 
 

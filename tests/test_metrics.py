@@ -230,7 +230,18 @@ class TestFlip:
 
         target, image = photograph()[:, :40, :64], photograph("chelsea")[:, :40, :64]
         arrays = [p.permute(1, 2, 0).contiguous().numpy() for p in (target, image)]
-        assert flip(image, target) == flip_evaluator.evaluate(*arrays, "LDR")[1]
+        expected = flip_evaluator.evaluate(*arrays, "LDR")[1]
+        assert flip(image, target) == pytest.approx(expected, rel=1e-6)
+
+    @pytest.mark.parametrize("shape", [(700, 1100), (513, 30), (480, 481)])
+    def test_tiles_of_a_large_picture_leave_no_seams(self, rng, shape):
+        import flip_evaluator
+
+        target = noise(rng, 3, *shape)
+        image = worse(rng, target, 0.1)
+        arrays = [p.permute(1, 2, 0).contiguous().numpy() for p in (target, image)]
+        expected = flip_evaluator.evaluate(*arrays, "LDR", applyMagma=False)[0]
+        assert flip(image, target) == pytest.approx(expected.mean(dtype=np.float64), rel=1e-6)
 
     def test_missing_package_is_said(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "flip_evaluator", None)
@@ -461,3 +472,20 @@ class TestEvaluate:
         image[1, 2, 3] = value
         for score in evaluate(image, torch.zeros(3, 8, 8)).values():
             assert score == Score(None, "the image holds values that are NaN or infinite")
+
+
+@pytest.mark.parametrize("calls", [0, 1, 40])
+def test_what_takes_long_is_left_out_once_it_is_to_stop(rng, calls):
+    asked = []
+
+    def stop_asked():
+        asked.append(True)
+        return len(asked) > calls
+
+    image = noise(rng, 3, 200, 200)
+    scores = evaluate(worse(rng, image, 0.1), image, stop_asked=stop_asked)
+    assert scores["psnr"].value > 10  # quick, and known of every run
+    assert scores["ssim"].value > 0
+    for name in ("ms_ssim", "flip", "lpips"):
+        assert scores[name] == Score(None, "the measurement was stopped")
+    assert len(asked) == calls + 3  # once per metric after that

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,13 @@ import pytest
 from PIL import Image
 
 import model
-from events import Evaluated, Event
+from events import Evaluated, Event, RunEnded
 from fitting.gaussians import Gaussians
+from imaging import metrics
 from imaging.files import PictureError
 from model import GaussianSplatting2D
-from quick_start import Run, TrainingConfig, set_config, train
-from quick_start.dashboard import View
+from quick_start import Run, TrainingConfig, set_config, train, training
+from quick_start.dashboard import TerminalView, View
 from quick_start.training import TrainingError, train_one
 from settings import Settings, SettingsError
 
@@ -201,6 +204,192 @@ def test_training_works_in_a_thread(workplace: Path) -> None:
     with ThreadPoolExecutor(1) as pool:
         config = set_config(input_filenames="cat.png", **TINY)
         (run,) = pool.submit(train, config, show=False).result()
+    assert run.status == "finished"
+
+
+# Stopping from outside
+
+
+class StopAt(View):
+    """A view whose owner asks for the end when a run reaches a step."""
+
+    def __init__(self, stop: threading.Event, run: int, step: int, kind: type[Event] = Event):
+        self._rule = (stop, run, step, kind)
+        super().__init__(["r"] * 9)
+
+    def take(self, index: int, event: Event) -> None:
+        super().take(index, event)
+        stop, run, step, kind = self._rule
+        if index == run and event.step >= step and isinstance(event, kind):
+            stop.set()
+
+
+def train_until(
+    monkeypatch: pytest.MonkeyPatch, config: TrainingConfig, *when: Any
+) -> tuple[list[Run], View]:
+    stop = threading.Event()
+    view = StopAt(stop, *when)
+    monkeypatch.setattr(training, "open_view", lambda *names, **options: view)
+    return train(config, stop=stop), view
+
+
+def test_the_event_stop_ends_the_sweep_and_keeps_what_was_reached(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = set_config(input_filenames="cat.png", gaussians=[50, 60, 70], steps=30, eval_steps=10)
+    runs, view = train_until(monkeypatch, config, 1, 20)
+    assert [(run.status, run.record["steps_done"]) for run in runs] == [
+        ("finished", 30), ("interrupted", 20),
+    ]  # fmt: skip
+    assert names(runs[1].folder) == ["metrics.csv", "model.pt", "other", "rendered.jpg", "run.json"]
+    assert list(pd.read_csv(runs[1].metrics_path)["step"]) == [0, 10, 20]
+    assert view.notes == [
+        "Interrupted in session_1/cat-60-30. What was reached is kept; "
+        "1 of 3 runs were not started."
+    ]
+
+
+def test_a_stop_after_the_last_step_leaves_a_finished_run(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = set_config(input_filenames=["cat.png", "dog.png"], **TINY)
+    runs, view = train_until(monkeypatch, config, 0, 30, RunEnded)
+    assert [run.status for run in runs] == ["finished"]
+    assert view.notes == [
+        "Interrupted after session_1/cat-50-30. What was reached is kept; "
+        "1 of 2 runs were not started."
+    ]
+
+
+def test_a_stop_during_the_final_scores_skips_what_takes_long(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, compare = threading.Event(), metrics.psnr
+
+    def pressed_meanwhile(*pictures: Any) -> float:
+        stop.set()
+        return compare(*pictures)
+
+    monkeypatch.setattr(metrics, "psnr", pressed_meanwhile)  # the first of the final scores
+    config = set_config(input_filenames=["cat.png", "dog.png"], **TINY)
+    (run,) = train(config, show=False, stop=stop)
+    assert run.status == "finished"
+    assert run.scores["psnr"] > 10
+    assert run.scores["flip"] is None
+    assert run.record["reasons"]["flip"] == "the measurement was stopped"
+
+
+def test_a_sweep_that_is_stopped_before_it_begins_trains_nothing(
+    workplace: Path, capsys: pytest.CaptureFixture
+) -> None:
+    stop = threading.Event()
+    stop.set()
+    config = set_config(input_filenames=["cat.png", "dog.png"], **TINY)
+    assert train(config, stop=stop) == []
+    assert "Stopped before the first run; 2 of 2 runs were not started." in capsys.readouterr().err
+
+
+# Two at once
+
+
+def test_trainings_in_two_threads_do_not_disturb_each_other(workplace: Path) -> None:
+    configs = [set_config(input_filenames=f"{name}.png", **TINY) for name in ("cat", "dog")]
+    alone = [train(config, show=False)[0].scores for config in configs]
+    with ThreadPoolExecutor(2) as pool:
+        both = [run for (run,) in pool.map(partial(train, show=False), configs)]
+    assert [run.scores for run in both] == alone
+    assert {run.folder.parent.name for run in both} == {"session_3", "session_4"}
+
+
+def test_stopping_one_of_two_trainings_leaves_the_other(workplace: Path) -> None:
+    endless = set_config(input_filenames="dog.png", gaussians=50, steps=10**6, lr_schedule=False)
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(train, endless, show=False, stop=stop)
+        try:
+            (run,) = train(set_config(input_filenames="cat.png", **TINY), show=False)
+            assert not other.done()
+        finally:
+            stop.set()
+        (stopped,) = other.result(60)
+    assert run.status == "finished"
+    assert stopped.status == "interrupted"
+
+
+def test_ctrl_c_ends_the_training_of_the_main_thread_only(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = set_config(input_filenames="dog.png", gaussians=50, steps=10**6, lr_schedule=False)
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(train, endless, show=False, stop=stop)
+        try:
+            interrupt_main(monkeypatch, step=10)
+            (run,) = train(set_config(input_filenames="cat.png", **TINY), show=False)
+            assert not other.done()
+        finally:
+            stop.set()
+        (stopped,) = other.result(60)
+    assert (run.status, run.record["steps_done"]) == ("interrupted", 10)
+    assert stopped.status == "interrupted"
+
+
+def interrupt_main(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Send the real signal when the training of the main thread has reached a step."""
+    evaluate = GaussianSplatting2D._evaluate
+
+    def pressed(self: GaussianSplatting2D, *values: Any) -> Evaluated:
+        if threading.current_thread() is threading.main_thread() and self.step == step:
+            signal.raise_signal(signal.SIGINT)
+        return evaluate(self, *values)
+
+    monkeypatch.setattr(GaussianSplatting2D, "_evaluate", pressed)
+
+
+# A view that fails
+
+
+@pytest.mark.parametrize("where", ["draw", "close"])
+def test_a_view_that_fails_does_not_end_the_training(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, where: str
+) -> None:
+    calls = []
+
+    def fail(*arguments: Any) -> None:
+        calls.append(arguments)
+        raise ConnectionError("the browser went away")
+
+    monkeypatch.setattr(TerminalView, where, fail)
+    runs = train(set_config(input_filenames=["cat.png", "dog.png"], **TINY))
+    assert [run.status for run in runs] == ["finished", "finished"]
+    assert len(calls) == 1  # it is not tried again
+    shown = capsys.readouterr().err
+    assert "given up (ConnectionError: the browser went away). Training goes on" in shown
+
+
+def test_a_widget_that_cannot_be_shown_does_not_end_the_training(
+    workplace: Path, capsys: pytest.CaptureFixture
+) -> None:
+    def fail(*widgets: Any, **options: Any) -> None:
+        raise RuntimeError("no place")
+
+    (run,) = train(set_config(input_filenames="cat.png", **TINY), display=fail)
+    assert run.status == "finished"
+    assert "The live view cannot be shown (RuntimeError: no place)." in capsys.readouterr().err
+
+
+def test_a_form_shows_the_live_view_and_keeps_its_record(workplace: Path) -> None:
+    shown = []
+    (run,) = train(
+        set_config(input_filenames="cat.png", **TINY),
+        display=lambda widget, **options: shown.append(widget),
+    )
+    (box,) = shown
+    (record,) = box.children
+    assert "session_1/cat-50-30" in record.value
+    assert "finished" in record.value
+    assert "<svg" in record.value
+    assert "data:image/jpeg" in record.value
     assert run.status == "finished"
 
 
