@@ -12,7 +12,8 @@ import ipywidgets
 
 from imaging.files import SUFFIXES, PictureError
 from quick_start._background import Latest
-from quick_start._fields import Field, answer_on_any_thread, problem_html
+from quick_start._fields import Field, problem_html
+from quick_start._hearing import answer_on_any_thread
 from quick_start.draft import join_names, split_names
 from quick_start.pictures import Choice, list_choices, save_upload, thumbnail
 

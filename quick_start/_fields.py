@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import ipywidgets
 
+from quick_start._hearing import answer_on_any_thread
 from quick_start.config import TrainingConfig
 from quick_start.draft import FIELDS, Typed, choices, kind
 from settings import describe_range
@@ -68,17 +69,6 @@ class Field:
         unit = field.json_schema_extra["unit"]
         shown = f'<span class="splatbook-unit">{html.escape(unit)}</span> ' if unit else ""
         return f'<div class="splatbook-help">{shown}{html.escape(field.description)}</div>'
-
-
-def answer_on_any_thread(*widgets: ipywidgets.Widget) -> None:
-    """Let what the browser says of widgets be heard while a cell runs.
-
-    JupyterLab 4.4 sends it to a second thread of the kernel. ipykernel 7.4 hands it on to the
-    thread that wrote to the widget last, which is the busy one where a cell made the widget.
-    """
-    for widget in widgets:
-        if widget.comm is not None:
-            widget.comm._reply_subshell_for = lambda data, thread: thread
 
 
 def allowed(name: str) -> str:

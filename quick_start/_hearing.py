@@ -51,11 +51,12 @@ class Hearing:
             widget.close()
 
 
-def answer_on_any_thread(widget: Any) -> None:
-    """Let a widget's messages be handled by the thread that the browser sent them to.
+def answer_on_any_thread(*widgets: Any) -> None:
+    """Let what the browser says of widgets be heard while a cell runs.
 
-    ipykernel 7.4 hands an answer to the thread that wrote to the widget last. Here that is the
-    one that trains, and the answer would wait until training is over.
+    JupyterLab 4.4 sends it to a second thread of the kernel. ipykernel 7.4 hands it on to the
+    thread that wrote to the widget last, which is the one that trains, or that runs a cell.
     """
-    if widget.comm is not None:
-        widget.comm._reply_subshell_for = lambda data, subshell: subshell
+    for widget in widgets:
+        if widget.comm is not None:
+            widget.comm._reply_subshell_for = lambda data, subshell: subshell

@@ -15,6 +15,7 @@ from events import (
     Evaluated,
     Event,
     FileSaved,
+    FilmProgress,
     GaussiansAdded,
     LearningRateDecayed,
     Notice,
@@ -99,12 +100,12 @@ class RunState:
                 self.saved = event.path.name
             case Notice():
                 self.notices.append(event.message)
+            case FilmProgress():
+                self.film = (event.frames_done, event.frames)
             case RunEnded():
                 self.status, self.error, self.film = event.status, event.error, None
                 self.psnr = event.scores.get("psnr", self.psnr)
                 self.ssim = event.scores.get("ssim", self.ssim)
-        if frames := getattr(event, "frames", 0):  # of a film that is being encoded
-            self.film = (event.frames_done, frames)
         if isinstance(event, Progress | Evaluated):
             self._recent.append((event.seconds, event.step))
 

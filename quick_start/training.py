@@ -14,7 +14,7 @@ from typing import Any, Self
 from events import Event, RunEnded, Status
 from quick_start.config import TrainingConfig, picture_path
 from quick_start.dashboard import View, open_view
-from quick_start.runs import Run, new_session, run_folder
+from quick_start.runs import Run, Runs, new_session, run_folder
 from settings import Settings, SettingsError
 
 
@@ -37,7 +37,7 @@ def train(
     show: bool = True,
     display: Callable[..., Any] | None = None,
     stop: threading.Event | None = None,
-) -> list[Run]:
+) -> Runs:
     """Train every run of a configuration, in order, in one new session.
 
     The kernel's interrupt, Ctrl-C, the Stop button of the live view and ``stop`` all end the sweep
@@ -124,8 +124,8 @@ def _train_all(
     display: Callable[..., Any] | None = None,
     stop: threading.Event | None = None,
     resume: bool = False,
-) -> list[Run]:
-    runs = [Run(folder) for folder in folders]
+) -> Runs:
+    runs = Runs(Run(folder) for folder in folders)
     stopping = Stopping(stop)
     view = open_view(
         [str(run) for run in runs], [str(folder) for folder in folders],
@@ -193,8 +193,8 @@ class Stopping:
             raise KeyboardInterrupt
 
 
-def _interrupted(view: View, index: int, runs: Sequence[Run]) -> list[Run]:
-    kept = [run for run in runs[: index + 1] if (run.folder / "run.json").exists()]
+def _interrupted(view: View, index: int, runs: Sequence[Run]) -> Runs:
+    kept = Runs(run for run in runs[: index + 1] if (run.folder / "run.json").exists())
     left = len(runs) - len(kept)
     more = f"; {left} of {len(runs)} runs were not started" if left else ""
     if runs[index] not in kept:

@@ -14,7 +14,16 @@ import pytest
 import torch
 from PIL import Image
 
-from events import Evaluated, Event, GaussiansAdded, Notice, Progress, RunEnded, RunStarted
+from events import (
+    Evaluated,
+    Event,
+    FilmProgress,
+    GaussiansAdded,
+    Notice,
+    Progress,
+    RunEnded,
+    RunStarted,
+)
 from imaging import drawing
 from quick_start import _panels
 from quick_start._view import Curve
@@ -192,18 +201,10 @@ def test_an_event_of_an_unknown_kind_only_tells_step_and_time() -> None:
     assert (run.step, run.seconds, run.status) == (7, 1.5, "running")
 
 
-@dataclass(frozen=True)
-class Encoding(Event):
-    """Frames of a film are being encoded."""
-
-    frames_done: int
-    frames: int
-
-
 def test_the_film_is_counted_in_frames_until_the_run_ends() -> None:
     run = RunState("r")
     run.take(started())
-    run.take(Encoding(100, 9.0, 30, 120))
+    run.take(FilmProgress(100, 9.0, 30, 120))
     assert run.film == (30, 120)
     assert "film 30/120 frames" in run.summary()
     run.take(ended())
@@ -382,7 +383,7 @@ def test_the_film_has_a_bar_of_its_own_while_it_is_encoded() -> None:
     view.take(0, started())
     assert view.film.layout.display == "none"
     clock.now = 1.0
-    view.take(0, Encoding(100, 9.0, 30, 120))
+    view.take(0, FilmProgress(100, 9.0, 30, 120))
     assert (view.film.value, view.film.layout.display) == (0.25, None)
     clock.now = 2.0
     view.take(0, ended())

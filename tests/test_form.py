@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import io
 import re
 import threading
 import time
-from contextlib import closing
 from datetime import UTC, datetime
 from html import unescape
 from pathlib import Path
@@ -21,7 +19,7 @@ from quick_start import TrainingConfig, set_config, training
 from quick_start._background import Latest
 from quick_start.draft import FIELDS, kind
 from quick_start.form import CHOOSE, FIRST, SettingsForm, settings_form
-from quick_start.runs import Run, new_session, run_folder
+from quick_start.runs import Run
 from settings import SettingsError, groups
 from tests.conftest import smooth_picture
 
@@ -38,30 +36,6 @@ def current(input_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def form() -> SettingsForm:
     return settings_form()
-
-
-@pytest.fixture(autouse=True)
-def trainer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until ``train`` takes ``display`` and ``stop``: one that does, with real runs."""
-    if "stop" not in inspect.signature(training.train).parameters:
-        monkeypatch.setattr(training, "train", stand_in)
-
-
-def stand_in(config: TrainingConfig, *, show: bool = True, display: Any, stop: Any) -> list[Run]:
-    from model import GaussianSplatting2D
-
-    display(ipywidgets.HTML("live"), display_id=True, metadata={})
-    session, runs = new_session(config.output_dir), []
-    for settings in config.runs():
-        run = Run(run_folder(session, settings))
-        with closing(GaussianSplatting2D(settings, run.folder).optimize()) as events:
-            runs.append(run)
-            for _ in events:
-                if stop.is_set():
-                    break
-        if stop.is_set():
-            break
-    return runs
 
 
 def shown(widget: ipywidgets.Widget) -> str:
