@@ -28,13 +28,16 @@ CHOOSE = "Choose a picture: click one, type its name, or upload one."
 FIRST = (*AXES, "make_training_video")  # what stands above the groups
 
 
-def settings_form(*, preset: PresetNames | None = None, **settings: Any) -> SettingsForm:
+def settings_form(
+    config: TrainingConfig | None = None, *, preset: PresetNames | None = None, **settings: Any
+) -> SettingsForm:
     """A form for a notebook: every setting, what a training will cost, and a button to start it.
 
     Parameters
     ----------
-    preset, settings : what it starts with, as in :func:`set_config`. A picture need not be named:
-        where the folder holds just one, it is chosen.
+    config : what it starts with.
+    preset, settings : the same in parts, as in :func:`set_config`, or changes to ``config``. A
+        picture need not be named: where the folder holds just one, it is chosen.
 
     Returns
     -------
@@ -47,7 +50,8 @@ def settings_form(*, preset: PresetNames | None = None, **settings: Any) -> Sett
     SettingsError
         Where a setting is unknown; a value that is wrong is explained in the form.
     """
-    values = (preset_values(preset) if preset is not None else {}) | settings
+    values = config.changes() if config is not None else {}
+    values |= (preset_values(preset) if preset is not None else {}) | settings
     if unknown := {name: value for name, value in values.items() if name not in FIELDS}:
         TrainingConfig.build(input_filenames="any", **unknown)
     return SettingsForm({name: typed(name, value) for name, value in values.items()})

@@ -19,7 +19,7 @@ from PIL import Image
 
 from quick_start.__main__ import NOTEBOOK, main, with_changes
 
-SMALL = {"gaussians": "50", "steps": "30", "eval_steps": "10"}
+SMALL = {"gaussians": "50", "steps": "30", "eval_steps": "10", "video_iterations": "10"}
 
 
 def command(output: Path, **changes: str) -> list[str]:
@@ -57,7 +57,9 @@ def test_the_notebook_imports_and_shows_but_defines_nothing(shipped: nbformat.No
 def test_the_notebook_has_its_steps_in_order(shipped: nbformat.NotebookNode) -> None:
     headings = [c.source.splitlines()[0] for c in cells(shipped, "markdown")]
     assert headings[0] == "# Quick start"
-    assert [h.split(":")[0] for h in headings[1:-1]] == [f"## Step {i}" for i in range(1, 8)]
+    assert [h.split(":")[0] for h in headings[1:-1] if h.startswith("##")] == [
+        f"## Step {i}" for i in range(1, 9)
+    ]
     assert headings[-1] == "## Where to go next"
 
 
@@ -150,6 +152,19 @@ def test_every_result_is_shown_once(executed: nbformat.NotebookNode) -> None:
         assert "<table" in shown.data["text/html"]
     assert "Ready." in outputs(executed, "setup")[0].data["text/html"]
     assert outputs(executed, "comparison")[0].data["text/html"].count("session_") >= 2
+
+
+def test_the_film_and_the_slider_are_inside_the_notebook(executed: nbformat.NotebookNode) -> None:
+    (film,) = outputs(executed, "film")
+    assert 'src="data:video/mp4;base64,' in film.data["text/html"]
+    (slider,) = outputs(executed, "slider")
+    assert slider.data["text/html"].count("data:image/") == 2
+
+
+def test_the_form_leaves_the_call_that_it_stands_for(executed: nbformat.NotebookNode) -> None:
+    (shown,) = outputs(executed, "form")
+    assert "config = set_config(" in shown.data["text/plain"]
+    assert "steps=[30]" in shown.data["text/plain"]
 
 
 def test_the_executed_notebook_is_light(
