@@ -8,6 +8,7 @@ Each case runs in a process of its own, so that one's memory is not another's.
 from __future__ import annotations
 
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -17,15 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import common
-from benchmarks.gpu_step import Case, model_of, pictures
+from benchmarks.gpu_step import Case, model_of, pictures, trainer
 
 LARGE = Case("elephants-8k.png", 30000, 10000, None)
 STEPS = 60
+SWITCHES = ("use_amp", "video_save_to_disk", "use_gradient_checkpointing")
 MODES = {
-    "none": {"use_amp": False, "use_gradient_checkpointing": False},
-    "half precision": {"use_amp": True, "use_gradient_checkpointing": False},
-    "half precision, bands": {"use_amp": True, "use_gradient_checkpointing": True},
-    "bands": {"use_amp": False, "use_gradient_checkpointing": True},
+    "none": (False, False, False),
+    "half precision": (True, False, False),
+    "half precision, frames on disk": (True, True, False),
+    "half precision, frames on disk, bands": (True, True, True),
+    "bands": (False, False, True),
 }
 GIGAPIXEL_SIDE, GIGAPIXEL_COUNT = 32768, 100_000
 
@@ -58,14 +61,30 @@ def one(folder: str, mode: str) -> dict[str, Any]:
     return gigapixel() if mode == "gigapixel" else _large(Path(folder), MODES[mode])
 
 
-def _large(folder: Path, mode: dict[str, bool]) -> dict[str, Any]:
+def _large(folder: Path, switches: tuple[bool, ...]) -> dict[str, Any]:
+    """A run with a film, from its first to its last file, and then the time of a step."""
+    import torch
+
     from fitting.memory import gpu_bytes
 
-    model = model_of(folder, LARGE, **mode)
+    changed = dict(zip(SWITCHES, switches, strict=True))
+    model = model_of(folder, LARGE, **changed)
     times = _times(model.stepper)
-    evaluated = model._evaluate()
     estimated = gpu_bytes(model.settings, tuple(model.target.pixels.shape))
-    return {**_peak(), "estimated_gb": estimated / 1e9, **times, "psnr": evaluated.psnr}
+    del model
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    case = LARGE._replace(steps=STEPS)
+    film = {"make_training_video": True, "video_iterations": STEPS // 3}
+    model = trainer(folder, Path(tempfile.mkdtemp(dir=folder)), case, **changed, **film)
+    model.stop_asked = lambda: True  # scores that are computed on the CPU are left out
+    *_, ended = model.optimize()
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    film_bytes = (model.folder / "training_video.mp4").stat().st_size
+    return {
+        **_peak(), "estimated_gb": estimated / 1e9, **times, "psnr": ended.scores["psnr"],
+        "host_gb": host / 1e9, "film_bytes": film_bytes, **changed,
+    }  # fmt: skip
 
 
 def gigapixel() -> dict[str, Any]:

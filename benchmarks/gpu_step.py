@@ -90,8 +90,8 @@ def pictures(folder: Path, given: str) -> Path:
     return folder
 
 
-def model_of(folder: Path, case: Case, **changed: Any) -> Any:
-    """A trainer, ready to step."""
+def trainer(folder: Path, run_folder: Path, case: Case, **changed: Any) -> Any:
+    """A trainer of a case."""
     from model import GaussianSplatting2D
     from settings import Settings
 
@@ -100,7 +100,12 @@ def model_of(folder: Path, case: Case, **changed: Any) -> Any:
         steps=case.steps, device="cuda", lr_schedule=False, use_progressive=case.progressive,
         **changed,
     )  # fmt: skip
-    model = GaussianSplatting2D(settings, folder / "unused")
+    return GaussianSplatting2D(settings, run_folder)
+
+
+def model_of(folder: Path, case: Case, **changed: Any) -> Any:
+    """A trainer, ready to step."""
+    model = trainer(folder, folder / "unused", case, **changed)
     model._prepare()
     return model
 
