@@ -264,7 +264,9 @@ class CommonSettings(BaseModel):
         group="Film",
     )  # fmt: skip
     video_codec: Literal["h264", "h265", "vp9"] = setting(
-        "h264", "h264 plays everywhere; h265 and vp9 make smaller files.", group="Film"
+        "h264",
+        "h264 plays everywhere; h265 makes smaller files; vp9 needs no licence.",
+        group="Film",
     )
     video_crf: int = setting(
         18, "Constant rate factor: 0 is best, larger is smaller.", group="Film", ge=0, le=51

@@ -23,6 +23,7 @@ MOST_CENTERS = 20_000
 MOST_PIXELS = 2**28  # of one picture that is read back
 MOST_JSON_BYTES = 1 << 20
 NAME = re.compile(r"frame-([0-9]{8,12})\.json")
+FILE = re.compile(r"frame-([0-9]{8,12})\.(json|jpg)")
 
 
 class FramesError(RuntimeError):
@@ -130,10 +131,10 @@ class FramesOnDisk:
 
         Files that are no frames stay.
         """
-        for step in [step for step in self._steps if step >= first_step]:
-            for path in reversed(self._paths(step)):
-                path.unlink(missing_ok=True)
-            self._steps.remove(step)
+        for entry in _entries(self.folder):  # pictures without JSON, too
+            if (match := FILE.fullmatch(entry.name)) and int(match[1]) >= first_step:
+                entry.unlink()
+        self._steps = [step for step in self._steps if step < first_step]
         if not self._steps and self.folder.is_dir():
             (self.folder / "truth.png").unlink(missing_ok=True)
             self._truth_kept = False
