@@ -9,7 +9,10 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-NAMES = ("step", "scaling", "photometric", "quality", "cut", "startup", "film")
+NAMES = (
+    "step", "scaling", "photometric", "quality", "cut", "startup", "estimate", "film", "live_view",
+    "compare",
+)  # fmt: skip
 
 
 def main(names: list[str]) -> None:
