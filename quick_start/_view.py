@@ -26,8 +26,8 @@ from events import (
 from quick_start._format import duration, number, plural
 
 INTERVAL = 0.5  # seconds between two drawings, so that notebooks stay light
-SHARE = 0.015  # of the time that a run takes may go into drawing it
-PURSE = 0.15  # seconds of drawing that may be spent at once, or before any time has passed
+SHARE = 0.01  # of the time that a run takes may go into drawing it
+PURSE = 0.06  # seconds of drawing that may be spent at once, or before any time has passed
 CURVE_POINTS = 240
 MARKS = 100
 

@@ -174,7 +174,7 @@ def test_drawing_costs_a_small_share_of_the_time_however_slow_it_is(
         training += step
         view.take(0, Progress(1, training, 1000))
     spent = seconds * len(view.drawn)
-    assert spent <= 0.0151 * clock.now + 0.15 + seconds
+    assert spent <= 0.0101 * clock.now + 0.06 + seconds
     assert len(view.drawn) >= 2
 
 
