@@ -123,7 +123,7 @@ class Run:
 
     def _repr_html_(self) -> str:
         """The picture, the main numbers, the course of the PSNR and the film."""
-        from quick_start._card import card
+        from quick_start.analysis.card import card
 
         return card(self)
 
@@ -136,7 +136,7 @@ class Runs(list[Run]):
     """Runs in a list that a notebook shows as a table, and a single one as its card."""
 
     def _repr_html_(self) -> str:
-        from quick_start.compare import compare_batch_results
+        from quick_start.analysis.compare import compare_batch_results
 
         if len(self) == 1:
             return self[0]._repr_html_()

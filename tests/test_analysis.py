@@ -25,9 +25,9 @@ from quick_start import (
     train,
     view_results,
 )
-from quick_start._figure import LONGEST_LABEL, legend_columns, look, shortened
-from quick_start.compare import Comparison
-from quick_start.plots import CURVES
+from quick_start.analysis.compare import Comparison
+from quick_start.analysis.figure import LONGEST_LABEL, legend_columns, look, shortened
+from quick_start.analysis.plots import CURVES
 from quick_start.runs import RunError
 
 COLUMNS = [
@@ -187,7 +187,7 @@ def test_odd_runs_are_shown_too(odd: Path) -> None:
 def test_a_large_picture_is_reduced_before_it_goes_into_a_figure(
     trained: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("quick_start.panels.PANEL_PIXELS", 16)
+    monkeypatch.setattr("quick_start.analysis.panels.PANEL_PIXELS", 16)
     assert {p.shape[:2] for p in pictures(view_results(trained[0]).subfigs[0])} == {(12, 16)}
 
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from quick_start._charts import HEIGHT, WIDTH, Line, legend, line_chart, short, ticks
+from quick_start.dashboard.charts import HEIGHT, WIDTH, Line, legend, line_chart, short, ticks
 
 SVG = "{http://www.w3.org/2000/svg}"
 

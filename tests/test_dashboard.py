@@ -25,9 +25,15 @@ from events import (
     RunStarted,
 )
 from imaging import drawing
-from quick_start import _panels
-from quick_start._view import Curve
-from quick_start.dashboard import NotebookView, RunState, TerminalView, View, in_notebook, open_view
+from quick_start.dashboard import (
+    NotebookView,
+    RunState,
+    TerminalView,
+    View,
+    in_notebook,
+    open_view,
+)
+from quick_start.dashboard.view import Curve
 
 SCORES = {"psnr": 31.5, "ssim": 0.9, "ms_ssim": None, "flip": None, "lpips": None}
 IMAGE = torch.zeros(3, 2, 2)
@@ -447,7 +453,7 @@ def test_pictures_of_a_stack_lie_beside_each_other() -> None:
 
 def test_the_error_map_is_made_on_demand_only(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    monkeypatch.setattr(_panels, "error_map", lambda *p: made.append(p) or drawing.error_map(*p))
+    monkeypatch.setattr(panels, "error_map", lambda *p: made.append(p) or drawing.error_map(*p))
     target = torch.zeros(3, 40, 60)
     image = target.clone()
     image[:, :, 30:] = 0.5
@@ -469,7 +475,7 @@ def test_a_picture_is_encoded_again_only_when_it_has_changed(
 ) -> None:
     view = view_of(torch.zeros(3, 40, 60), torch.ones(3, 40, 60))
     encoded = []
-    monkeypatch.setattr(_panels, "jpeg", lambda picture: encoded.append(picture) or b"")
+    monkeypatch.setattr(panels, "jpeg", lambda picture: encoded.append(picture) or b"")
     view._clock.now = 2.0
     view.take(0, Progress(30, 2.0, 100))
     assert not encoded

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from quick_start import TrainingConfig, set_config
-from quick_start.draft import (
+from quick_start.form.draft import (
     FIELDS,
     call_text,
     choices,
@@ -148,6 +148,7 @@ def test_names_survive_joining_and_splitting(names: list[str]) -> None:
 
 @hypothesis_settings(deadline=None)
 @given(st.dictionaries(st.sampled_from([n for n in FIELDS if kind(n) != "switch"]), st.text()))
+@example({"input_filenames": "\rcat.png"})  # pasted from elsewhere
 def test_whatever_is_typed_gives_a_configuration_or_explanations(values: dict[str, str]) -> None:
     found = read(defaults() | {"input_filenames": "cat.png"} | values)
     assert (found.config is None) == bool(found.problems)

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from quick_start import TrainingConfig, set_config, training
-from quick_start._background import Latest
-from quick_start.draft import FIELDS, kind
 from quick_start.form import CHOOSE, FIRST, SettingsForm, settings_form
+from quick_start.form.background import Latest
+from quick_start.form.draft import FIELDS, kind
 from quick_start.runs import Run
 from settings import SettingsError, groups
 from tests.conftest import smooth_picture
@@ -285,7 +285,7 @@ class TestOutlook:
         def fail(config: Any) -> None:
             raise RuntimeError("no idea")
 
-        monkeypatch.setattr("quick_start.outlook.estimate_memory", fail)
+        monkeypatch.setattr("quick_start.form.outlook.estimate_memory", fail)
         form.fields["steps"].value = "7"
         assert form.outlook.wait(300)
         assert "cannot be told: no idea" in shown(form.outlook.view)

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imaging.files import SUFFIXES, PictureError, list_pictures, load_picture
-from quick_start import pictures
-from quick_start.pictures import Upload, clean_name, list_choices, save_upload, thumbnail
+from quick_start.form import pictures
+from quick_start.form.pictures import Upload, clean_name, list_choices, save_upload, thumbnail
 from tests.conftest import smooth_picture
 
 

@@ -13,7 +13,7 @@ import pytest
 from nbconvert import HTMLExporter
 
 from quick_start import Run
-from quick_start.playback import play_video
+from quick_start.analysis.playback import play_video
 from quick_start.runs import RunError
 from tests.films import make_film
 from tests.test_runs import make_run

@@ -15,8 +15,8 @@ from PIL import Image
 
 from model import GaussianSplatting2D
 from quick_start import Run
+from quick_start.analysis.slider import MOST_PIXELS, compare_slider
 from quick_start.runs import RunError
-from quick_start.slider import MOST_PIXELS, compare_slider
 from settings import Settings
 from tests.conftest import smooth_picture
 from tests.test_runs import make_run

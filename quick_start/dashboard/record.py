@@ -6,9 +6,9 @@ import html
 from collections import Counter
 from collections.abc import Sequence
 
-from quick_start._charts import Line, legend, line_chart
 from quick_start._format import Cell, duration, number, plural
-from quick_start._view import RunState
+from quick_start.dashboard.charts import Line, legend, line_chart
+from quick_start.dashboard.view import RunState
 
 BLOCK = 25  # runs that are listed under one heading
 COMPARED = 8  # runs whose curves lie over each other in the record

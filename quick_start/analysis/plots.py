@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 
 from fitting.recorder import COLUMNS
 from fitting.schedule import GrowthPlan
-from quick_start._figure import OTHERS, Chart, PlainLog, legend_below, look, shortened
+from quick_start.analysis.figure import OTHERS, Chart, PlainLog, legend_below, look, shortened
 from quick_start.runs import Run, RunError, RunName, RunNames, find_run, find_runs
 
 CURVES = {

@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from events import Evaluated, Event, RunEnded, RunStarted
-from quick_start import _record
-from quick_start._hearing import Hearing, answer_on_any_thread
-from quick_start._pictures import Pictures
-from quick_start._terminal import TerminalView
-from quick_start._view import RunState, View, tell
+from quick_start.dashboard import record
+from quick_start.dashboard.hearing import Hearing, answer_on_any_thread
+from quick_start.dashboard.pictures import Pictures
+from quick_start.dashboard.terminal import TerminalView
+from quick_start.dashboard.view import RunState, View, tell
 
 __all__ = ["NotebookView", "RunState", "TerminalView", "View", "in_notebook", "open_view"]
 
@@ -82,7 +82,7 @@ class NotebookView(View):
             tooltip="Show where the rendering is wrong: black is exact, pale yellow 0.25 or more",
         )  # fmt: skip
         self.table = ipywidgets.VBox(
-            [ipywidgets.HTML() for _ in _record.blocks(self.runs)] if several else []
+            [ipywidgets.HTML() for _ in record.blocks(self.runs)] if several else []
         )
         self._open: frozenset[Any] = frozenset()  # parts of the table with a run that goes on
         self._hearing = Hearing(self._show_buttons)
@@ -123,7 +123,7 @@ class NotebookView(View):
     def _on_stop(self, button: Any) -> None:
         self._stop.set()
         button.disabled, button.description = True, "Stopping"
-        self.messages.value = _record.messages([STOPPING])
+        self.messages.value = record.messages([STOPPING])
 
     def _on_error(self, change: Any) -> None:
         with self._lock:
@@ -145,20 +145,20 @@ class NotebookView(View):
                 f"<b>{html.escape(which + run.name)}</b><br>{html.escape(run.summary())}"
             )
             self.pictures.draw()
-            self.charts.value = _record.charts([run])
+            self.charts.value = record.charts([run])
             self._draw_table()
-            self.messages.value = _record.messages([*run.notices, *self._hints(run)])
+            self.messages.value = record.messages([*run.notices, *self._hints(run)])
             self._hearing.ask()
 
     def _draw_table(self) -> None:
         """Renew the part of the list in which a run goes on, and that in which the last one did."""
-        parts = _record.blocks(self.runs)
+        parts = record.blocks(self.runs)
         for widget, (first, runs) in zip(self.table.children, parts, strict=False):
             going_on = any(run.status == "running" for run in runs)
             if len(parts) == 1:
-                widget.value = _record.run_table(runs)
+                widget.value = record.run_table(runs)
             elif going_on or not widget.value or widget in self._open:
-                widget.value = _record.run_block(runs, first)
+                widget.value = record.run_block(runs, first)
             self._open = self._open | {widget} if going_on else self._open - {widget}
 
     def _hints(self, run: RunState) -> list[str]:
@@ -173,22 +173,22 @@ class NotebookView(View):
 
         with self._lock:
             figures = [*self.pictures.figures(), *(self._small if len(self._small) > 1 else ())]
-            record = _record.record(self.runs, figures, self.notes)
+            page = record.record(self.runs, figures, self.notes)
             keep = []
             if hasattr(self._handle, "update"):
-                self._handle.update(HTML(record), metadata=self._metadata)
+                self._handle.update(HTML(page), metadata=self._metadata)
             else:
-                keep = self._show_inside(record)
+                keep = self._show_inside(page)
             for widget in _all_of(self.box):
                 if widget not in keep:
                     widget.close()
             self._hearing.close()
 
-    def _show_inside(self, record: str) -> list[Any]:
+    def _show_inside(self, page: str) -> list[Any]:
         """Show the record in the box where the live view was; returns the widgets that stay."""
         import ipywidgets
 
-        children, content = self.box.children, ipywidgets.HTML(record)
+        children, content = self.box.children, ipywidgets.HTML(page)
         self.box.children = [content]
         for child in children:
             for widget in _all_of(child):

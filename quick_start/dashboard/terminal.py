@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from events import Event, Notice, RunEnded, RunStarted
-from quick_start._view import INTERVAL, View
+from quick_start.dashboard.view import INTERVAL, View
 
 LINE_INTERVAL = 5.0  # seconds between lines where each is a new one of a log
 

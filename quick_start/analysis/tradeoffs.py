@@ -10,7 +10,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from quick_start._figure import OTHERS, Chart, PlainLog, legend_below, look, shortened
+from quick_start.analysis.figure import OTHERS, Chart, PlainLog, legend_below, look, shortened
 from quick_start.runs import natural
 
 QUALITIES = {"psnr": "PSNR (dB)", "ssim": "SSIM"}

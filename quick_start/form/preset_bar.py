@@ -8,9 +8,9 @@ from typing import Any
 
 import ipywidgets
 
-from quick_start._fields import problem_html
-from quick_start._hearing import answer_on_any_thread
-from quick_start.draft import FIELDS, Typed, typed
+from quick_start.dashboard.hearing import answer_on_any_thread
+from quick_start.form.draft import FIELDS, Typed, typed
+from quick_start.form.fields import problem_html
 from quick_start.presets import preset_names, preset_purpose, preset_values
 from settings import SettingsError
 

@@ -4,11 +4,11 @@ Every function returns what it made. As the last line of a cell it is shown, onc
 ``display(...)`` shows it.
 """
 
-from quick_start.compare import compare_batch_results
-from quick_start.panels import view_results
-from quick_start.playback import play_video
-from quick_start.plots import load_metrics, plot_metrics
-from quick_start.slider import compare_slider
+from quick_start.analysis.compare import compare_batch_results
+from quick_start.analysis.panels import view_results
+from quick_start.analysis.playback import play_video
+from quick_start.analysis.plots import load_metrics, plot_metrics
+from quick_start.analysis.slider import compare_slider
 
 __all__ = [
     "compare_batch_results",

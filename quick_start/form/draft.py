@@ -98,7 +98,7 @@ def call_text(config: TrainingConfig) -> str:
 
 def split_names(text: str) -> list[str]:
     """The names in a list separated by commas; one that has a comma in it stands in quotes."""
-    rows = csv.reader([text.replace("\n", " ")], skipinitialspace=True)
+    rows = csv.reader([re.sub(r"[\r\n]", " ", text)], skipinitialspace=True)
     return [name for name in (item.strip() for row in rows for item in row) if name]
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import ipywidgets
 
-from quick_start._hearing import answer_on_any_thread
 from quick_start.config import TrainingConfig
-from quick_start.draft import FIELDS, Typed, choices, kind
+from quick_start.dashboard.hearing import answer_on_any_thread
+from quick_start.form.draft import FIELDS, Typed, choices, kind
 from settings import describe_range
 
 # One layout for all of a kind, so that sixty settings stay light in the browser.

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import SubFigure
 
-from quick_start._figure import Chart, plain
 from quick_start._format import number
-from quick_start._renderings import Rendering, reduced, renderings
+from quick_start.analysis.figure import Chart, plain
+from quick_start.analysis.renderings import Rendering, reduced, renderings
 from quick_start.runs import Run, RunNames, find_runs
 
 PANEL_PIXELS = 600  # pictures are reduced to this before they go into a figure

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 
-from quick_start._chooser import PictureChooser
-from quick_start._fields import Field, problem_html
-from quick_start._form_style import COPY, STYLE
-from quick_start._hearing import answer_on_any_thread
-from quick_start._preset_bar import PresetBar
 from quick_start.config import AXES, TrainingConfig
-from quick_start.draft import FIELDS, Typed, call_text, defaults, read, typed
-from quick_start.outlook import Outlook
+from quick_start.dashboard.hearing import answer_on_any_thread
+from quick_start.form.chooser import PictureChooser
+from quick_start.form.draft import FIELDS, Typed, call_text, defaults, read, typed
+from quick_start.form.fields import Field, problem_html
+from quick_start.form.outlook import Outlook
+from quick_start.form.preset_bar import PresetBar
+from quick_start.form.style import COPY, STYLE
 from quick_start.presets import PresetNames, preset_values
 from settings import SettingsError, groups
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from quick_start._format import image_tag, number
-from quick_start._renderings import Rendering, reduced, renderings
+from quick_start.analysis.renderings import Rendering, reduced, renderings
 from quick_start.runs import Run, RunError, find_run
 
 MOST_PIXELS = 1200  # of a side: larger pictures are reduced

@@ -14,7 +14,7 @@ from quick_start._format import Cell, html_table, image_tag, number, plural
 from quick_start.runs import Run, RunError, RunNames, find_runs
 
 if TYPE_CHECKING:
-    from quick_start._figure import Chart
+    from quick_start.analysis.figure import Chart
 
 HIGHEST_IS_BEST = ("psnr", "ssim", "ms_ssim")
 LOWEST_IS_BEST = ("flip", "lpips", "seconds", "theoretical_bytes", "theoretical_bpp")
@@ -39,7 +39,7 @@ class Comparison(pd.DataFrame):
 
     def plots(self) -> Chart:
         """PSNR and SSIM over the size in bits per pixel, and over the training time."""
-        from quick_start.tradeoffs import draw_tradeoffs
+        from quick_start.analysis.tradeoffs import draw_tradeoffs
 
         return draw_tradeoffs(self)
 

@@ -11,11 +11,11 @@ from typing import Any
 import ipywidgets
 
 from imaging.files import SUFFIXES, PictureError
-from quick_start._background import Latest
-from quick_start._fields import Field, problem_html
-from quick_start._hearing import answer_on_any_thread
-from quick_start.draft import join_names, split_names
-from quick_start.pictures import Choice, list_choices, save_upload, thumbnail
+from quick_start.dashboard.hearing import answer_on_any_thread
+from quick_start.form.background import Latest
+from quick_start.form.draft import join_names, split_names
+from quick_start.form.fields import Field, problem_html
+from quick_start.form.pictures import Choice, list_choices, save_upload, thumbnail
 
 SHOWN = 24  # thumbnails at a time; a filter finds the others
 

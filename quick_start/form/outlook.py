@@ -6,10 +6,10 @@ import html
 
 import ipywidgets
 
-from quick_start._background import Latest
 from quick_start._format import plural
 from quick_start.config import TrainingConfig
 from quick_start.estimate import device_of, estimate_time, forget, is_measured
+from quick_start.form.background import Latest
 from quick_start.memory import estimate_memory
 
 FRAMES_PER_SECOND = 30

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from events import Evaluated, Event, RunStarted
-from quick_start import _panels
+from quick_start.dashboard import panels
 
 CAPTIONS = {
     "target": "target",
@@ -65,7 +65,7 @@ class Pictures:
             if picture is self._drawn.get(name):
                 continue
             if picture is not None:
-                self.images[name].value = _panels.jpeg(picture)
+                self.images[name].value = panels.jpeg(picture)
             column.layout.display = "none" if picture is None else None
             self._drawn[name] = picture
 
@@ -73,7 +73,7 @@ class Pictures:
         """What is shown, as HTML that needs no kernel."""
         self._reduce()
         return [
-            _panels.figure(self._panels[name], caption)
+            panels.figure(self._panels[name], caption)
             for name, caption in CAPTIONS.items()
             if name in self._panels
         ]
@@ -83,16 +83,16 @@ class Pictures:
         self._reduce()
         if "rendering" not in self._panels:
             return []
-        picture = _panels.reduced(self._panels["rendering"], _panels.SMALL)
-        return [_panels.figure(picture, name)]
+        picture = panels.reduced(self._panels["rendering"], panels.SMALL)
+        return [panels.figure(picture, name)]
 
     def _reduce(self) -> None:
         """Make panels of the pictures that came in, and the error map if it is wanted."""
         if "rendering" in self._new or not self.with_error:
             self._panels.pop("error", None)
         for name in list(self._new):
-            self._panels[name] = _panels.panel(self._new.pop(name), *self._size, self._splits)
+            self._panels[name] = panels.panel(self._new.pop(name), *self._size, self._splits)
         if self.with_error and self._panels.keys() == {"target", "rendering"}:
-            self._panels["error"] = _panels.error_panel(
+            self._panels["error"] = panels.error_panel(
                 self._panels["rendering"], self._panels["target"]
             )

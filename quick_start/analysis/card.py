@@ -67,7 +67,7 @@ def _picture(run: Run) -> str:
 
 
 def _film(run: Run) -> str:
-    from quick_start.playback import player
+    from quick_start.analysis.playback import player
 
     try:
         megabytes = run.film_path.stat().st_size / 1e6
