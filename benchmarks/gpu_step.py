@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import common
 
-STRETCH = 50  # steps between two looks at the clock, for which the GPU is waited for
+STRETCH = 100  # steps between two looks at the clock; a training looks about five times a second
 LARGE = (7680, 4320)
 KERNELS = 11  # of a step: begin, project, count, scan (2), fill, draw, loss (2), gradients, update
 

@@ -15,13 +15,13 @@ from ops.photometric.reference import WINDOW_RADIUS
 from ops.planes import Rows, planes, row_stride
 
 TAPS = 2 * WINDOW_RADIUS + 1
-PAIRS_OF_STRIP = 64  # pairs of columns that one program handles
+PAIRS_OF_STRIP = 32  # pairs of columns that one program handles
 STRIP = 2 * PAIRS_OF_STRIP
 # Of the maps between the kernels: small enough to be found in the GPU's cache for the most part,
 # large enough for few launches.
 MAP_BYTES = 96 << 20
-WARPS = 2
-PROGRAMS = 8  # that one multiprocessor has registers for
+WARPS = 1
+PROGRAMS = 16  # that one multiprocessor has registers for
 FEW_LINES, MANY_LINES = 8, 128
 
 

@@ -34,9 +34,9 @@ SMALLEST_SHIFT = 6  # cells of 64 pixels
 PROGRAMS = 20_000  # that fill lists of cells: enough to keep a GPU busy
 FARTHEST = 1e18  # pixels
 REACH = 48  # pixels across a Gaussian at the start of a training: room to begin with
-# By the side of a tile. Large ones are for pictures where few Gaussians meet. There it pays to have
-# more tiles in flight, though the registers do not suffice where many meet.
-DRAWING = {8: {}, 16: {"maxnreg": 128}}
+# By the side of a tile, of which large ones are for pictures where few Gaussians meet: registers of
+# a thread. Fewer than the compiler would take leave room for more tiles at a time.
+DRAWING = {8: {"maxnreg": 72}, 16: {"maxnreg": 128}}
 
 
 @dataclass
@@ -196,7 +196,7 @@ class Rasterizer:
             rows, top, first, first + grad.shape[1],
             TILE=self.tile, NORMALIZED=self.config.blending == "normalized",
             LANES=cuda_backward.LANES, GROUP=min(self.channels, cuda_backward.HELD),
-            num_warps=1, maxnreg=168,
+            num_warps=1, maxnreg=128,
         )  # fmt: skip
 
     def collect(self, p: Parameters, unit: Tensor) -> tuple[Tensor, ...]:

@@ -14,7 +14,7 @@ from ops.splat2d.cuda_lists import COLUMNS, FEATURE_COLUMN, K2, inverse_scales
 SIDE = 8  # pixels of a block in a row and in a column
 HELD = 3  # channels whose sums are added together with the moments, at most
 BLOCK = tl.constexpr(SIDE)
-LANES = 8  # Gaussians at a time
+LANES = 4  # Gaussians at a time
 # Gradients are scaled to about 1 per pixel, so that this keeps nine digits behind the point and
 # ten before it.
 FIXED_POINT = tl.constexpr(float(1 << 28))

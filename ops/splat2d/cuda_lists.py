@@ -113,11 +113,10 @@ def _near(boxes, i, n, left, right, above, below):
 
 
 @triton.jit
-def _meets(extents, segment, left, right, above, below):
-    """Whether a Gaussian of a segment may meet a rectangle."""
+def _extent(extents, segment):
+    """The range in x and in y of a segment's Gaussians."""
     row = extents + 4 * segment
-    across = (tl.load(row + 1) >= left) & (tl.load(row) <= right)
-    return across & (tl.load(row + 3) >= above) & (tl.load(row + 2) <= below)
+    return tl.load(row), tl.load(row + 1), tl.load(row + 2), tl.load(row + 3)
 
 
 @triton.jit
@@ -138,10 +137,12 @@ def count_cells(
     segment = tl.program_id(1)
     i = segment * BLOCK + tl.arange(0, BLOCK)
     first = tl.program_id(0) * CELLS
+    leftmost, rightmost, highest, lowest = _extent(extents, segment)
     for cell in range(first, tl.minimum(first + CELLS, cells)):
         left, right, above, below = _rectangle(cell, cells_x, top, shift)
+        across = (rightmost >= left) & (leftmost <= right)
         count = 0
-        if _meets(extents, segment, left, right, above, below):
+        if across & (lowest >= above) & (highest <= below):
             count += tl.sum(_near(boxes, i, n, left, right, above, below).to(tl.int32), 0)
         tl.store(counts + cell * tl.num_programs(1) + segment, count)
     if (tl.program_id(0) == 0) & (segment == 0):
@@ -163,7 +164,12 @@ def fill_cells(
     segment = tl.program_id(1)
     i = segment * BLOCK + tl.arange(0, BLOCK)
     first = tl.program_id(0) * CELLS
-    for cell in range(first, tl.minimum(first + CELLS, cells)):
+    stop = tl.minimum(first + CELLS, cells)
+    own = first + tl.arange(0, CELLS)
+    found = tl.load(counts + own * tl.num_programs(1) + segment, mask=own < cells, other=0)
+    if tl.sum(found, 0) == 0:  # which is so for most segments and cells
+        stop = first
+    for cell in range(first, stop):
         at = cell * tl.num_programs(1) + segment
         count = tl.load(counts + at)
         if count > 0:
