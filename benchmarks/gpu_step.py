@@ -21,7 +21,7 @@ from benchmarks import common
 
 STRETCH = 100  # steps between two looks at the clock; a training looks about five times a second
 LARGE = (7680, 4320)
-KERNELS = 11  # of a step: begin, project, count, scan (2), fill, draw, loss (2), gradients, update
+KERNELS = 10  # of a step: begin, project, count, place, fill, draw, loss (2), gradients, update
 
 
 class Case(NamedTuple):

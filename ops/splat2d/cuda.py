@@ -105,7 +105,8 @@ class Rasterizer:
         self.sums = torch.zeros(
             count, cuda_backward.MOMENTS + channels, dtype=torch.int64, device=device
         )
-        self.cursors = new(SHARDS, dtype=torch.int32)
+        self.cursors = new(SHARDS + 1, dtype=torch.int32)  # of tile lists, and of cells' lists
+        self.cell_lists = new(cells, 2, dtype=torch.int32)
         # Lengths of the lists of cells and of tiles that would have sufficed, where they did not.
         self.needed = torch.zeros(2, dtype=torch.int32, device=device)
         all_tiles = tiles_x * triton.cdiv(height, self.tile)
@@ -141,16 +142,16 @@ class Rasterizer:
 
         ``top`` is a multiple of ``tile``. :meth:`project` must have been called.
         """
-        ends = self._list_cells(top, rows)
+        self._list_cells(top, rows)
         config, image = self.config, shortened(self.memory, rows)
         tiles = triton.cdiv(self.width, self.tile) * triton.cdiv(rows, self.tile)
         group = min(self.channels, FEATURES)
         cuda_draw.forward[(tiles,)](
             self.geometry.view(torch.int64), p.feat, self.members, self.shapes.view(torch.int64),
-            ends, self.owners, self.tile_start, self.tile_count, image, self.threshold,
+            self.cell_lists, self.owners, self.tile_start, self.tile_count, image, self.threshold,
             self.inverse, self.guess, self.cursors, self.flags, self.needed, self.owners.shape[1],
             len(self.members), self.count, self.channels, self.width, self.stride, rows, top,
-            self.segments, self.cells_x, self.shift,
+            self.cells_x, self.shift,
             config.w_min, -math.log2(config.w_min) * SLACK, config.tie, config.eps,
             TILE=self.tile, TOPK=config.topk if config.blending == "normalized" else 0,
             GROUP=group, FEATURES=group if group == self.channels else 0, GUESS=self.guessing,
@@ -159,23 +160,25 @@ class Rasterizer:
         )  # fmt: skip
         return image
 
-    def _list_cells(self, top: int, rows: int) -> Tensor:
-        """List the Gaussians near each cell; returns where the segments' parts end."""
+    def _list_cells(self, top: int, rows: int) -> None:
+        """List the Gaussians near each cell."""
         cells = self.cells_x * triton.cdiv(rows, 1 << self.shift)
         place = (self.count, cells, self.cells_x, top, self.shift)
-        counts, ends = (t[: cells * self.segments] for t in (self.cell_counts, self.cell_ends))
+        counts, ends = self.cell_counts, self.cell_ends
         cuda_lists.count_cells[(triton.cdiv(cells, CELLS), self.segments)](
             self.boxes, self.extents, counts, self.cursors, *place, BLOCK=SEGMENT, CELLS=CELLS,
             SHARDS=SHARDS, num_warps=1,
         )  # fmt: skip
-        torch.cumsum(counts, 0, dtype=torch.int32, out=ends)
+        cuda_lists.place_cells[(cells,)](
+            counts, ends, self.cell_lists, self.cursors[SHARDS:], self.segments, BLOCK=SEGMENT,
+            num_warps=1,
+        )  # fmt: skip
         several = min(CELLS, triton.next_power_of_2(cells * self.segments // PROGRAMS + 1))
         cuda_lists.fill_cells[(triton.cdiv(cells, several), self.segments)](
             self.boxes, self.geometry, counts, ends, self.members, self.shapes, self.flags,
             self.needed, len(self.members), *place, OVERFLOW=OVERFLOW, BLOCK=SEGMENT,
             CELLS=several, num_warps=1,
         )  # fmt: skip
-        return ends
 
     def differentiate(
         self, p: Parameters, grad: Tensor, top: int, rows: int, first: int, unit: Tensor

@@ -216,14 +216,14 @@ def _sum_colors(
 
 @triton.jit(
     do_not_specialize=[
-        "capacity", "member_capacity", "nobody", "channels", "height", "top", "segments",
+        "capacity", "member_capacity", "nobody", "channels", "height", "top",
         "cells_x", "shift",
     ]
 )  # fmt: skip
 def forward(
-    rows, feat, members, shapes, ends, owners, tile_start, tile_count, image, threshold, inverse,
-    guess, cursors, flags, needed, capacity, member_capacity, nobody,
-    channels, width, stride, height, top, segments, cells_x, shift,
+    rows, feat, members, shapes, cell_lists, owners, tile_start, tile_count, image, threshold,
+    inverse, guess, cursors, flags, needed, capacity, member_capacity, nobody,
+    channels, width, stride, height, top, cells_x, shift,
     w_min, cut, tie, eps,
     TILE: tl.constexpr, TOPK: tl.constexpr, GROUP: tl.constexpr,
     FEATURES: tl.constexpr, GUESS: tl.constexpr, FETCH: tl.constexpr, BATCH: tl.constexpr,
@@ -244,11 +244,8 @@ def forward(
     tile = tl.program_id(0)
     x0, y0 = tile % tiles_x * TILE, tile // tiles_x * TILE
     cell = (y0 >> shift) * cells_x + (x0 >> shift)
-    begin = 0
-    if cell > 0:
-        begin = tl.load(ends + cell * segments - 1)
-    begin = tl.minimum(begin, member_capacity)
-    end = tl.minimum(tl.load(ends + (cell + 1) * segments - 1), member_capacity)
+    begin = tl.minimum(tl.load(cell_lists + 2 * cell), member_capacity)
+    end = tl.minimum(tl.load(cell_lists + 2 * cell + 1), member_capacity)
     columns, lines = tl.arange(0, TILE), tl.arange(0, TILE)
     xs = (x0 + columns + 0.5)[None, :]
     ys = (top + y0 + lines + 0.5)[:, None]

@@ -1,7 +1,8 @@
 """Projects Gaussians, and lists those that may reach each cell of a coarse grid, for the GPU.
 
 Lists keep the order of the Gaussians, so that sums do not depend on timing: count per cell and
-segment of Gaussians, a prefix sum, then every segment fills its own part. Nothing is sorted here;
+segment of Gaussians, find room for each cell's list, then every segment fills its own part of it.
+Nothing is sorted here;
 where neighbours in the picture are neighbours in memory, most segments are passed over at once.
 """
 
@@ -147,6 +148,29 @@ def count_cells(
         tl.store(counts + cell * tl.num_programs(1) + segment, count)
     if (tl.program_id(0) == 0) & (segment == 0):
         tl.store(cursors + tl.arange(0, SHARDS), tl.zeros((SHARDS,), tl.int32))
+        tl.store(cursors + SHARDS, 0)
+
+
+@triton.jit(do_not_specialize=["segments"])
+def place_cells(counts, ends, cell_lists, cursor, segments, BLOCK: tl.constexpr):
+    """Find room for a cell's list: where it begins and ends, and where each segment's part ends.
+
+    The lists of cells lie in any order, the parts of a list in that of the segments.
+    """
+    cell = tl.program_id(0)
+    counts += cell.to(tl.int64) * segments
+    ends += cell.to(tl.int64) * segments
+    own = tl.arange(0, BLOCK)
+    total = 0
+    for at in range(0, segments, BLOCK):
+        total += tl.sum(tl.load(counts + at + own, mask=at + own < segments, other=0), 0)
+    begin = tl.atomic_add(cursor, total, sem="relaxed")
+    tl.store(cell_lists + 2 * cell, begin)
+    tl.store(cell_lists + 2 * cell + 1, begin + total)
+    for at in range(0, segments, BLOCK):
+        count = tl.load(counts + at + own, mask=at + own < segments, other=0)
+        tl.store(ends + at + own, begin + tl.cumsum(count, 0), mask=at + own < segments)
+        begin += tl.sum(count, 0)
 
 
 @triton.jit(do_not_specialize=["capacity", "n", "cells", "cells_x", "top", "shift"])
@@ -155,7 +179,7 @@ def fill_cells(
     capacity, n, cells, cells_x, top, shift,
     OVERFLOW: tl.constexpr, BLOCK: tl.constexpr, CELLS: tl.constexpr,
 ):  # fmt: skip
-    """Write a segment's Gaussians into its part of some cells' lists; ``ends`` is the prefix sum.
+    """Write a segment's Gaussians into its part of some cells' lists; ``ends`` is where it ends.
 
     ``members`` receives their indices and ``shapes`` (4, capacity, 2) what decides where they
     reach: the tiles of a cell all read its list, and what lies side by side in memory is read at
