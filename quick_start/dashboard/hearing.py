@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+MOST_QUESTIONS = 40
+
 
 class Hearing:
-    """Asks the browser to answer, with two numbers that it keeps equal.
+    """Asks the browser to answer, with pairs of numbers that it keeps equal.
 
     Parameters
     ----------
@@ -21,24 +23,30 @@ class Hearing:
     Attributes
     ----------
     answered : whether the browser was heard.
+    asked : how many times it was asked.
     """
 
     def __init__(self, heard: Callable[[], None]) -> None:
-        import ipywidgets
-
-        self.answered, self._heard = False, heard
-        self._question, self._answer = ipywidgets.IntText(), ipywidgets.IntText()
-        answer_on_any_thread(self._answer)
-        self._answer.observe(self._on_answer, "value")
-        # Followed by the browser itself: it needs no kernel to set the answer, only to tell it.
-        self._link = ipywidgets.jslink((self._question, "value"), (self._answer, "value"))
-        self.asked = 0
+        self.answered, self.asked, self._heard = False, 0, heard
+        self._widgets: list[Any] = []
 
     def ask(self) -> None:
-        """Ask (once more); the answer takes some milliseconds, where there is one."""
-        if not self.answered:
-            self.asked += 1
-            self._question.value = self.asked
+        """Ask (once more); the answer takes some milliseconds, where there is one.
+
+        Every question is a new pair. An answer that the browser gave before its way around the
+        main thread was open is stuck, and would hold up all that follow from the same widget.
+        """
+        if self.answered or self.asked >= MOST_QUESTIONS:
+            return
+        import ipywidgets
+
+        self.asked += 1
+        question, answer = ipywidgets.IntText(1), ipywidgets.IntText(0)
+        answer_on_any_thread(answer)
+        answer.observe(self._on_answer, "value")
+        # Followed by the browser itself: it needs no kernel to set the answer, only to tell it.
+        link = ipywidgets.jslink((question, "value"), (answer, "value"))
+        self._widgets += [link, question, answer]
 
     def _on_answer(self, change: Any) -> None:
         if not self.answered:
@@ -47,7 +55,7 @@ class Hearing:
 
     def close(self) -> None:
         """Free the widgets."""
-        for widget in (self._link, self._question, self._answer):
+        for widget in self._widgets:
             widget.close()
 
 
