@@ -81,14 +81,14 @@ def with_changes(notebook: Any, changes: dict[str, Any]) -> Any:
     return notebook
 
 
-def execute(notebook: Any) -> str:
-    """Run all cells in place, in the repository's root; returns what went wrong, or nothing."""
+def execute(notebook: Any, folder: Path = ROOT) -> str:
+    """Run all cells in place, with a kernel in ``folder``; returns what went wrong, or nothing."""
     conductor = Conductor(notebook)
     client = NotebookClient(
         notebook,
         timeout=None,
         kernel_manager_class=ThisPython,
-        resources={"metadata": {"path": str(ROOT)}},
+        resources={"metadata": {"path": str(folder)}},
         store_widget_state=False,
         on_notebook_start=conductor.begin,
         on_cell_start=conductor.announce,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from base64 import b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
@@ -28,7 +28,7 @@ class InlineFilm:
 
     path: Path
     note: str
-    html: str
+    html: str = field(repr=False)  # long, for the film is in it
 
     def _repr_html_(self) -> str:
         return self.html
