@@ -36,7 +36,7 @@ import nbformat
 ROOT = Path(__file__).resolve().parent.parent
 QUICK_START = "quick-start.ipynb"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+CHROMIUM = next(filter(None, map(shutil.which, [os.environ.get("CHROMIUM", ""), *NAMES])), None)
 VIEWPORT = {"width": 1280, "height": 1000}
 FILM = (902, 300)  # pixels of a film of input/cat.png: twice its width
 SECONDS = 90.0  # that anything may take; starting a kernel on a busy machine is the slowest
