@@ -1,14 +1,14 @@
 """A real JupyterLab with a real browser, for tests of what people see and press.
 
-    with browser.lab(tmp_path) as lab:
+    def test_something(lab: browser.Lab) -> None:  # a fixture of conftest.py
         notebook = lab.open("from quick_start import train", "runs = train(config)")
-        notebook.run_all()
+        notebook.run(1)
         notebook.output(1).get_by_role("button", name="Stop").click()
         notebook.wait_until_done(1)
 
-`lab` serves a folder from a free port, with this checkout on the path of its kernels and settings
-of its own, and ends server, kernels and browser in the end. Every wait ends when something happens
-in the page, and fails with a picture of it when that does not happen in time.
+All tests share one server, those of a module one browser; every test has a folder, a window and
+kernels of its own, which end with it. Every wait ends when something happens in the page. Where a
+test fails, its report names a picture of the page.
 """
 
 from __future__ import annotations
@@ -17,100 +17,182 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nbformat
-import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chrome")
+QUICK_START = "quick-start.ipynb"
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+CHROMIUM = next(filter(None, map(shutil.which, [os.environ.get("CHROMIUM", ""), *NAMES])), None)
 VIEWPORT = {"width": 1280, "height": 1000}
+FILM = (902, 300)  # pixels of a film of input/cat.png: twice its width
 SECONDS = 90.0  # that anything may take; starting a kernel on a busy machine is the slowest
 
 
-def missing() -> str:
+def missing(*packages: str) -> str:
     """Why there can be no tests in a browser here; empty where there can."""
-    for package in ("playwright", "jupyterlab"):
+    for package in ("playwright", *packages):
         if importlib.util.find_spec(package) is None:
             return f"{package} is not installed"
     return "" if CHROMIUM else "there is no chromium on the path; the variable CHROMIUM may name it"
 
 
-needs_browser = pytest.mark.skipif(bool(missing()), reason=missing() or "there is a browser")
+@contextlib.contextmanager
+def chromium() -> Iterator[Any]:
+    """A browser without a screen. While there is one, this thread can start no other."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # Chromium refuses its sandbox to root, as whom containers run.
+        options = {"executable_path": CHROMIUM, "args": ["--no-sandbox"]}
+        with contextlib.closing(playwright.chromium.launch(**options)) as started:
+            yield started
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running JupyterLab.
+
+    Attributes
+    ----------
+    url : of its root, without a slash in the end.
+    folder : that it serves.
+    """
+
+    url: str
+    folder: Path
+
+    def end_kernel(self, notebook: Path) -> None:
+        """End the kernel of a notebook, whatever it is doing."""
+        for session in json.loads(_request(f"{self.url}/api/sessions")):
+            if self.folder / session["path"] == notebook:
+                _request(f"{self.url}/api/sessions/{session['id']}", "DELETE")
 
 
 @contextlib.contextmanager
-def lab(folder: Path, **lab_settings: dict[str, Any]) -> Iterator[Lab]:
-    """Start JupyterLab in ``folder/work`` and a browser; both end with the block.
+def server(folder: Path, **lab_settings: dict[str, Any]) -> Iterator[Server]:
+    """Start JupyterLab in ``folder/work``, from a free port, with this checkout on its path.
 
     Parameters
     ----------
     folder : an empty one; everything that Jupyter writes goes there.
     lab_settings : of plugins of ``@jupyterlab/apputils-extension``, by their names.
     """
-    with (
-        _server(folder, lab_settings) as url,
-        _chromium() as chromium,
-        contextlib.closing(chromium.new_context(viewport=VIEWPORT)) as pages,
-    ):
-        yield Lab(url, folder / "work", pages)
-
-
-_shared: list[Any] = []  # the browser, while a lab uses it: Playwright cannot be started twice
+    work = folder / "work"
+    work.mkdir(parents=True)
+    silent = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
+    for plugin, values in {"notification": silent, **lab_settings}.items():
+        path = folder / f"settings/@jupyterlab/apputils-extension/{plugin}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values))
+    port = _free_port()
+    command = [
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}",
+        "--ServerApp.port_retries=0", f"--ServerApp.root_dir={work}",
+        "--IdentityProvider.token=", "--ServerApp.password=",
+        "--ServerApp.disable_check_xsrf=True", "--LabApp.expose_app_in_browser=True",
+    ]  # fmt: skip
+    url = f"http://localhost:{port}"
+    with (folder / "server.log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=work, env=_environment(folder), stdout=log, stderr=log
+        )
+        try:
+            _wait_for(f"{url}/api/status", process, folder / "server.log")
+            yield Server(url, work)
+        finally:
+            process.terminate()  # which ends the kernels, too
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 @contextlib.contextmanager
-def _chromium() -> Iterator[Any]:
-    if _shared:
-        yield _shared[0]
-        return
-    from playwright.sync_api import sync_playwright
+def lab(server: Server, browser: Any, **window: Any) -> Iterator[Lab]:
+    """A window and a folder on a server; with the block the window and its kernels end.
 
-    with (
-        sync_playwright() as playwright,
-        contextlib.closing(
-            playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        ) as browser,
-    ):
-        _shared.append(browser)
+    Parameters
+    ----------
+    browser : from :func:`chromium`.
+    window : options of Playwright's ``new_context``.
+    """
+    folder = Path(tempfile.mkdtemp(dir=server.folder, prefix="lab-"))
+    with contextlib.closing(browser.new_context(**{"viewport": VIEWPORT} | window)) as pages:
+        opened = Lab(server, folder, pages)
         try:
-            yield browser
+            yield opened
         finally:
-            _shared.clear()
+            for notebook in opened.notebooks:
+                server.end_kernel(notebook.path)
 
 
 class Lab:
-    """A running JupyterLab.
+    """A window of JupyterLab.
 
     Attributes
     ----------
-    folder : that it serves, and in which kernels start.
+    folder : in which notebooks are written and kernels start.
+    notebooks : that were opened.
     """
 
-    def __init__(self, url: str, folder: Path, pages: Any):
-        self.url, self.folder, self._pages = url, folder, pages
+    def __init__(self, server: Server, folder: Path, pages: Any):
+        self.folder, self.notebooks = folder, []
+        self._server, self._pages = server, pages
 
     def open(self, *cells: str, name: str = "test.ipynb") -> NotebookPage:
         """Write a notebook with these code cells and open it; its kernel is ready on return."""
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
         spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
         notebook.metadata["kernelspec"] = spec
-        nbformat.write(notebook, self.folder / name)
+        return self.open_notebook(notebook, name)
+
+    def open_notebook(self, notebook: nbformat.NotebookNode, name: str) -> NotebookPage:
+        """Write a notebook and open it; its kernel is ready on return."""
+        path = self.folder / name
+        nbformat.write(notebook, path)
         page = self._pages.new_page()
         page.set_default_timeout(SECONDS * 1000)
-        page.goto(f"{self.url}/lab/tree/{name}?reset")
-        opened = NotebookPage(page, self.folder / name)
+        opened = NotebookPage(page, path)
+        self.notebooks.append(opened)
+        place = path.relative_to(self._server.folder).as_posix()
+        page.goto(f"{self._server.url}/lab/tree/{place}?reset")
         opened.wait("() => NOTEBOOK.sessionContext.session?.kernel?.status === 'idle'")
         return opened
+
+    def open_quick_start(self, **numbers: int) -> NotebookPage:
+        """Open a copy of the shipped notebook beside the pictures of ``input/``.
+
+        Parameters
+        ----------
+        numbers : settings in its configuration, such as ``steps=200``, in place of its own.
+        """
+        notebook = nbformat.read(ROOT / QUICK_START, as_version=4)
+        (cell,) = (cell for cell in notebook.cells if cell.id == "configuration")
+        for name, number in numbers.items():
+            setting = re.compile(rf"(\b{name}=\[?)\d+")
+            assert len(setting.findall(cell.source)) == 1, f"no {name}=number in\n{cell.source}"
+            cell.source = setting.sub(rf"\g<1>{number}", cell.source)
+        shutil.copytree(ROOT / "input", self.folder / "input")
+        return self.open_notebook(notebook, QUICK_START)
+
+    def screenshots(self) -> list[str]:
+        """Take one of each notebook; returns the paths."""
+        return [path for notebook in self.notebooks for path in notebook.screenshots()]
 
 
 class NotebookPage:
@@ -125,14 +207,20 @@ class NotebookPage:
     def __init__(self, page: Any, path: Path):
         self.page, self.path = page, path
 
-    def run_all(self) -> None:
-        """Start all cells, and do not wait for them."""
-        self.command("notebook:run-all-cells", wait=False)
+    def index(self, cell_id: str) -> int:
+        """The place of a cell, counted from 0."""
+        cells = nbformat.read(self.path, as_version=4).cells
+        return [cell.id for cell in cells].index(cell_id)
 
     def run(self, index: int) -> None:
         """Start one cell, and do not wait for it."""
         self._call("(index) => { NOTEBOOK.content.activeCellIndex = index; }", index)
         self.command("notebook:run-cell", wait=False)
+
+    def run_to_end(self, index: int) -> None:
+        """Execute one cell."""
+        self.run(index)
+        self.wait_until_done(index)
 
     def wait_until_done(self, index: int, timeout: float = SECONDS) -> None:
         """Wait until a cell that was started has ended, well or not."""
@@ -156,18 +244,23 @@ class NotebookPage:
 
     def errors(self) -> list[str]:
         """Names of the exceptions that cells ended with, in order."""
-        self.save()
-        notebook = nbformat.read(self.path, as_version=4)
-        outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+        outputs = [output for cell in self.saved().cells for output in cell.get("outputs", ())]
         return [output["ename"] for output in outputs if output["output_type"] == "error"]
 
-    def interrupt(self) -> None:
-        """Press the square button: interrupt the kernel."""
-        self.command("notebook:interrupt-kernel", wait=False)
-
-    def save(self) -> None:
-        """Save the notebook, and wait until that is done."""
+    def saved(self) -> nbformat.NotebookNode:
+        """Save the notebook, and read it back."""
         self.command("docmanager:save")
+        return nbformat.read(self.path, as_version=4)
+
+    def screenshots(self) -> list[str]:
+        """Take one; returns its path."""
+        picture = self.path.with_suffix(".png")
+        self.page.screenshot(path=picture)
+        return [str(picture)]
+
+    def interrupt(self) -> None:
+        """Interrupt the kernel, as the square button does."""
+        self.command("notebook:interrupt-kernel", wait=False)
 
     def command(self, name: str, *, wait: bool = True) -> None:
         """Execute a command of JupyterLab, as its menus do."""
@@ -177,57 +270,35 @@ class NotebookPage:
             [name, wait],
         )
 
-    def wait(self, condition: str, argument: Any = None, timeout: float = SECONDS) -> None:
-        """Wait for a condition in JavaScript, in which ``NOTEBOOK`` is the open notebook."""
+    def wait(self, condition: str, argument: Any = None, timeout: float = SECONDS) -> Any:
+        """Wait until a function in JavaScript gives something other than nothing, and return that.
+
+        ``NOTEBOOK`` is the open notebook in it.
+        """
         from playwright.sync_api import TimeoutError as TooLate
 
         ready = f"(argument) => {{ {_NOTEBOOK} return NOTEBOOK && ({condition})(argument); }}"
         try:
-            self.page.wait_for_function(ready, arg=argument, timeout=timeout * 1000)
+            found = self.page.wait_for_function(ready, arg=argument, timeout=timeout * 1000)
+            return found.json_value()
         except TooLate as error:
-            picture = self.path.with_suffix(".png")
-            self.page.screenshot(path=picture)
-            raise AssertionError(f"not within {timeout} s: {condition}; see {picture}") from error
+            raise AssertionError(f"not within {timeout} s: {condition}") from error
 
     def _call(self, function: str, argument: Any) -> Any:
         body = f"(argument) => {{ {_NOTEBOOK} return ({function})(argument); }}"
         return self.page.evaluate(body, argument)
 
 
+def play(video: Any) -> tuple[int, int]:
+    """Play a film, given its locator, until it advances; returns its width and height."""
+    video.evaluate("video => video.play()")  # fails where the browser cannot
+    video.page.wait_for_function("video => video.currentTime > 0", arg=video.element_handle())
+    error, *size = video.evaluate("v => [v.error?.message ?? null, v.videoWidth, v.videoHeight]")
+    assert error is None
+    return tuple(size)
+
+
 _NOTEBOOK = "const NOTEBOOK = window.jupyterapp?.shell?.currentWidget;"
-
-
-@contextlib.contextmanager
-def _server(folder: Path, lab_settings: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """JupyterLab as a process of its own, which is ended with its kernels; yields its address."""
-    work = folder / "work"
-    work.mkdir(parents=True)
-    silent = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
-    for plugin, values in {"notification": silent, **lab_settings}.items():
-        path = folder / f"settings/@jupyterlab/apputils-extension/{plugin}.jupyterlab-settings"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(values))
-    port = _free_port()
-    command = [
-        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}",
-        "--ServerApp.port_retries=0", f"--ServerApp.root_dir={work}",
-        "--IdentityProvider.token=", "--ServerApp.password=", "--LabApp.expose_app_in_browser=True",
-    ]  # fmt: skip
-    url = f"http://localhost:{port}"
-    with (folder / "server.log").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=work, env=_environment(folder), stdout=log, stderr=log
-        )
-        try:
-            _wait_for(f"{url}/api/status", process, folder / "server.log")
-            yield url
-        finally:
-            process.terminate()  # which ends the kernels, too
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -254,13 +325,18 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
+def _request(url: str, method: str = "GET") -> bytes:
+    with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=30) as reply:
+        return reply.read()
+
+
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     until = time.monotonic() + SECONDS
     while time.monotonic() < until:
         if process.poll() is not None:
             break
         with contextlib.suppress(urllib.error.URLError, OSError):
-            urllib.request.urlopen(url, timeout=5).close()
+            _request(url)
             return
         time.sleep(0.1)
     raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")

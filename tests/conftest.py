@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
+from tests import browser
+
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 if not torch.cuda.is_available():  # GPU kernels then run as NumPy; Triton reads this on import
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -59,18 +60,54 @@ def input_dir(tmp_path: Path) -> Path:
     return folder
 
 
+# A real browser
+
+
+@pytest.fixture(scope="session")
+def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Server]:
+    """A running JupyterLab."""
+    _skip_without("jupyterlab")
+    with browser.server(tmp_path_factory.mktemp("jupyter")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A real browser; not for all tests together, for asyncio stands still while there is one."""
+    _skip_without()
+    with browser.chromium() as started:
+        yield started
+
+
 @pytest.fixture
-def page() -> Iterator[Page]:
+def lab(jupyter: browser.Server, chromium: Browser) -> Iterator[browser.Lab]:
+    """A window of JupyterLab and a folder for notebooks."""
+    with browser.lab(jupyter, chromium) as opened:
+        yield opened
+
+
+@pytest.fixture
+def page(chromium: Browser) -> Iterator[Page]:
     """A page of a real browser, which fails the test where a script of a page fails."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("there is no chromium on the path")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        problems: list[str] = []
-        page.on("pageerror", lambda problem: problems.append(str(problem)))
-        yield page
-        browser.close()
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    problems: list[str] = []
+    page.on("pageerror", lambda problem: problems.append(str(problem)))
+    yield page
+    page.close()
     assert problems == []
+
+
+def _skip_without(*packages: str) -> None:
+    if reason := browser.missing(*packages):
+        pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Iterator[None]:
+    """Keep a picture of what a browser showed when a test failed."""
+    report = yield
+    if report.failed and call.when == "call":
+        for name, value in getattr(item, "funcargs", {}).items():
+            if isinstance(value, browser.Lab | browser.NotebookPage):
+                report.sections.append((f"screenshots of {name}", "\n".join(value.screenshots())))
+    return report

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable
 from pathlib import Path
-
-import nbformat
-import pytest
+from typing import TYPE_CHECKING
 
 from tests import browser
 
-pytestmark = browser.needs_browser
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ENDLESS = f"""
-from quick_start import set_config, train
+from quick_start import play_video, set_config, train
 import threading, ipywidgets
 config = set_config(
     input_filenames="cat.png", input_dir={str(browser.ROOT / "input")!r}, downsample_ratio=4,
     gaussians=[100, 200], steps=1_000_000, eval_steps=20, lr_schedule=False,
+    make_training_video=True, video_iterations=20,
 )
 """
 TRAIN = "runs = train(config)"
+PLAY = "play_video(runs[0])"
 IN_A_THREAD = """
 place, found = ipywidgets.VBox(), []
 display(place)
@@ -30,53 +32,61 @@ def work():
 thread = threading.Thread(target=work)
 thread.start()
 """
+PROMPT = 5.0  # seconds from a press to the end of the cell, on a machine that others use, too
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Lab]:
-    with browser.lab(tmp_path_factory.mktemp("lab")) as started:
-        yield started
-
-
-def train_in(lab: browser.Lab, name: str, *cells: str) -> browser.NotebookPage:
-    """A notebook whose first cell makes an endless configuration; nothing is running yet."""
-    output = f"config = config.replace(output_dir={name!r})"
-    notebook = lab.open(ENDLESS + output, *cells, name=f"{name}.ipynb")
-    notebook.run(0)
-    notebook.wait_until_done(0)
+def train_in(lab: browser.Lab, *cells: str) -> browser.NotebookPage:
+    """A notebook whose first cell makes an endless configuration and whose second one runs."""
+    notebook = lab.open(ENDLESS, *cells)
+    notebook.run_to_end(0)
+    notebook.run(1)
     return notebook
 
 
-def only_run(lab: browser.Lab, name: str) -> Path:
-    (folder,) = lab.folder.glob(f"{name}/session_*/*")
-    return folder
+def wait_for_curves(notebook: browser.NotebookPage) -> None:
+    notebook.output(1).get_by_role("img", name="PSNR (dB) from").wait_for()
 
 
-def assert_kept(folder: Path) -> None:
+def assert_prompt(notebook: browser.NotebookPage, press: Callable[[], None]) -> None:
+    """A cell ends soon after something is pressed."""
+    assert notebook.is_running(1)
+    begun = time.monotonic()
+    press()
+    notebook.wait_until_done(1)
+    took = time.monotonic() - begun
+    print(f"the cell returned {took:.2f} s after the press")
+    assert took < PROMPT
+
+
+def assert_kept(lab: browser.Lab) -> None:
     """An interrupted run has everything that a finished one has."""
+    (folder,) = lab.folder.glob("output/session_*/*")
     record = json.loads((folder / "run.json").read_text())
     assert record["status"] == "interrupted"
     assert record["steps_done"] > 0
-    for name in ("model.pt", "rendered.jpg", "metrics.csv"):
+    for name in ("model.pt", "rendered.jpg", "metrics.csv", "training_video.mp4"):
         assert (folder / name).stat().st_size > 0
 
 
+def assert_the_film_plays(notebook: browser.NotebookPage) -> None:
+    notebook.run_to_end(2)
+    assert browser.play(notebook.output(2).locator("video")) == browser.FILM
+
+
 def test_the_stop_button_ends_a_cell_and_leaves_a_record(lab: browser.Lab) -> None:
-    notebook = train_in(lab, "button", TRAIN)
-    notebook.run(1)
+    notebook = train_in(lab, TRAIN, PLAY)
     output = notebook.output(1)
     stop = output.get_by_role("button", name="Stop")
     stop.wait_for(state="visible")
-    output.get_by_role("img", name="PSNR (dB) from").wait_for()
+    wait_for_curves(notebook)
     output.get_by_role("button", name="Error map").click()
     output.get_by_text("black is exact").wait_for(state="visible")
-    assert notebook.is_running(1)
-    stop.click()
-    notebook.wait_until_done(1)
+    assert_prompt(notebook, stop.click)
     output.get_by_text("1 of 2 runs were not started").wait_for()
+    assert_kept(lab)
+    assert_the_film_plays(notebook)
     assert notebook.errors() == []
-    assert_kept(only_run(lab, "button"))
-    saved = nbformat.read(notebook.path, as_version=4).cells[1].outputs
+    saved = notebook.saved().cells[1].outputs
     (record,) = (out for out in saved if out.output_type == "display_data")
     assert "application/vnd.jupyter.widget-view+json" not in record.data
     assert record.metadata["splatbook"]["runs"]
@@ -85,43 +95,41 @@ def test_the_stop_button_ends_a_cell_and_leaves_a_record(lab: browser.Lab) -> No
 
 
 def test_the_kernels_interrupt_does_the_same(lab: browser.Lab) -> None:
-    notebook = train_in(lab, "interrupt", TRAIN)
-    notebook.run(1)
-    notebook.output(1).get_by_role("img", name="PSNR (dB) from").wait_for()
-    notebook.interrupt()
-    notebook.wait_until_done(1)
+    notebook = train_in(lab, TRAIN, PLAY)
+    wait_for_curves(notebook)
+    button = notebook.page.get_by_role("button", name="Interrupt the kernel")
+    assert_prompt(notebook, button.click)
     notebook.output(1).get_by_text("1 of 2 runs were not started").wait_for()
+    assert_kept(lab)
+    assert_the_film_plays(notebook)
     assert notebook.errors() == []
-    assert_kept(only_run(lab, "interrupt"))
 
 
 def test_a_training_in_a_thread_shows_itself_where_it_is_told_and_can_be_stopped(
     lab: browser.Lab,
 ) -> None:
-    notebook = train_in(lab, "thread", IN_A_THREAD, "thread.is_alive()", "thread.join(); found")
-    notebook.run(1)
+    notebook = train_in(lab, IN_A_THREAD, "thread.is_alive()", "thread.join(); found")
     notebook.wait_until_done(1)
     output = notebook.output(1)
     output.get_by_role("button", name="Stop").wait_for(state="visible")
-    output.get_by_role("img", name="PSNR (dB) from").wait_for()
-    notebook.run(2)  # the kernel is free meanwhile
-    notebook.wait_until_done(2)
+    wait_for_curves(notebook)
+    notebook.run_to_end(2)  # the kernel is free meanwhile
     assert notebook.output(2).inner_text() == "True"
     output.get_by_role("button", name="Stop").click()
     output.get_by_text("Interrupted in").wait_for()
-    notebook.run(3)
-    notebook.wait_until_done(3)
+    notebook.run_to_end(3)
     assert "cat-100-1000000" in notebook.output(3).inner_text()
-    assert_kept(only_run(lab, "thread"))
+    assert_kept(lab)
 
 
-def test_where_buttons_cannot_be_heard_the_view_says_how_to_stop(tmp_path: Path) -> None:
+def test_where_buttons_cannot_be_heard_the_view_says_how_to_stop(
+    tmp_path: Path, chromium: Browser
+) -> None:
     old = {"kernels-settings": {"commsOverSubshells": "disabled"}}
-    with browser.lab(tmp_path, **old) as lab:
-        notebook = train_in(lab, "deaf", TRAIN)
-        notebook.run(1)
+    with browser.server(tmp_path, **old) as server, browser.lab(server, chromium) as lab:
+        notebook = train_in(lab, TRAIN)
         notebook.output(1).get_by_text("To stop, interrupt the kernel").wait_for()
         assert not notebook.output(1).get_by_role("button", name="Stop").is_visible()
         notebook.interrupt()
         notebook.wait_until_done(1)
-        assert_kept(only_run(lab, "deaf"))
+        assert_kept(lab)

@@ -74,7 +74,9 @@ class SettingsForm(ipywidgets.VBox):
     def __init__(self, values: dict[str, Typed]):
         self.runs: list[Run] = []
         self._ready = self._busy = False
-        self._thread: threading.Thread | None = None
+        # Waited for in place of the thread: after an interrupt, Python 3.11 takes that for ended.
+        self._idle = threading.Event()
+        self._idle.set()
         self._one_at_a_time = threading.RLock()  # the browser, cells and the training change it
         self._halt = threading.Event()
         self._config: TrainingConfig | None = None
@@ -157,6 +159,10 @@ class SettingsForm(ipywidgets.VBox):
     def __repr__(self) -> str:
         """What a notebook keeps of it where widgets cannot be shown."""
         return f"Settings form:\n{self.call.value}"
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
+        """As every widget's, but with all of the text, which ipywidgets cuts after 110 letters."""
+        return super()._repr_mimebundle_(**options) | {"text/plain": repr(self)}
 
     # What is typed
 
@@ -263,13 +269,11 @@ class SettingsForm(ipywidgets.VBox):
 
         The kernel's interrupt ends the training, too, and keeps what was reached.
         """
-        thread = self._thread
-        if thread is not None:
-            try:
-                thread.join(timeout)
-            except KeyboardInterrupt:
-                self._press_stop()
-                thread.join()
+        try:
+            self._idle.wait(timeout)
+        except KeyboardInterrupt:
+            self._press_stop()
+            self._idle.wait()
         return self.runs
 
     def _start(self) -> None:
@@ -282,9 +286,8 @@ class SettingsForm(ipywidgets.VBox):
             self.status.value = ""
             self.live.children = ()
             self._show_state({})
-            thread = threading.Thread(target=self._run, args=(self._config,), daemon=True)
-            thread.start()
-            self._thread = thread
+            self._idle.clear()
+            threading.Thread(target=self._run, args=(self._config,), daemon=True).start()
 
     def _press_stop(self) -> None:
         self._halt.set()
@@ -300,7 +303,10 @@ class SettingsForm(ipywidgets.VBox):
             self._ended = problem_html(f"{error}" if known else f"{type(error).__name__}: {error}")
         finally:
             self._busy = False
-            self._changed()
+            try:
+                self._changed()
+            finally:
+                self._idle.set()
 
     def _train(self, config: TrainingConfig) -> list[Run]:
         from quick_start import training
