@@ -131,7 +131,7 @@ def test_an_exported_page_shows_curves_pictures_and_tables(
     assert page.get_by_role("img", name="PSNR (dB) from").first.is_visible()
     form = page.locator('[id="cell-id=form"]').inner_text()
     assert "config = set_config(" in form
-    assert form.rstrip().endswith("make_training_video=True,\n)")
+    assert form.rstrip().endswith("video_iterations=20,\n)")
     assert page.get_by_role("cell", name="finished").first.is_visible()
     for picture in page.locator("img").all():
         assert picture.evaluate("picture => picture.complete && picture.naturalWidth > 0")
