@@ -32,6 +32,7 @@ from quick_start.dashboard import (
     View,
     in_notebook,
     open_view,
+    panels,
 )
 from quick_start.dashboard.view import Curve
 
