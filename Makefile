@@ -22,7 +22,7 @@ bench: $(VENV)/.ready
 format: $(VENV)/.ready-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/nbstripout --keep-output --keep-id quick-start.ipynb notebooks/*.ipynb
+	$(BIN)/nbstripout --keep-output --keep-count --keep-id quick-start.ipynb notebooks/*.ipynb
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Splatbook needs Python 3.11 or newer; $(PYTHON) is {v.major}.{v.minor}. Choose another: make PYTHON=python3.12")'
