@@ -28,7 +28,9 @@ class Latest:
             if self._busy:
                 return
             self._busy = True
-        threading.Thread(target=self._run, daemon=True).start()
+        # Not a daemon: one that is killed within a compiled kernel, as the interpreter ends, takes
+        # the process down with a message on stderr. It ends by itself, soon.
+        threading.Thread(target=self._run).start()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is left to do; whether that came within so many seconds."""
