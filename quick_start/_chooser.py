@@ -63,6 +63,7 @@ class PictureChooser:
         self.box = ipywidgets.VBox(
             (field.row, field.note, self.filter, self._images, self._grid, self.message)
         )
+        self.box.add_class("splatbook-chooser")
         self.upload.observe(self._uploaded, "value")
         self.refresh.on_click(lambda _: self.look())
         self.filter.observe(lambda _: self._show(), "value")

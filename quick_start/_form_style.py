@@ -20,6 +20,8 @@ STYLE = """<style>
   color: var(--jp-error-color1, #b00020); line-height: 1.35; padding: 0.2em 0 0.2em 0.6em;
   white-space: pre-line; overflow-wrap: anywhere;
 }
+.splatbook-form .splatbook-chooser .splatbook-help,
+.splatbook-form .splatbook-chooser .splatbook-problem { padding-left: 0; }
 .splatbook-form .splatbook-summary {
   line-height: 1.5; color: var(--jp-ui-font-color1, inherit);
 }

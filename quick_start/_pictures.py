@@ -41,8 +41,12 @@ class Pictures:
         }
         self.columns = {
             name: ipywidgets.VBox(
-                [self.images[name], ipywidgets.HTML(html.escape(caption))],
-                layout={"display": "none", "flex": "0 1 360px", "min_width": "160px"},
+                [
+                    self.images[name],
+                    ipywidgets.HTML(f'<div style="line-height: 1.35">{html.escape(caption)}</div>'),
+                ],
+                # Three stand side by side from about 700 pixels on, which a notebook has.
+                layout={"display": "none", "flex": "1 1 220px", "max_width": "360px"},
             )
             for name, caption in CAPTIONS.items()
         }

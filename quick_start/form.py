@@ -160,6 +160,10 @@ class SettingsForm(ipywidgets.VBox):
         """What a notebook keeps of it where widgets cannot be shown."""
         return f"Settings form:\n{self.call.value}"
 
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
+        """As every widget's, but with all of the text, which ipywidgets cuts after 110 letters."""
+        return super()._repr_mimebundle_(**options) | {"text/plain": repr(self)}
+
     # What is typed
 
     @property

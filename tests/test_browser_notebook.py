@@ -129,7 +129,9 @@ def test_an_exported_page_shows_curves_pictures_and_tables(
 ) -> None:
     page, _ = exported
     assert page.get_by_role("img", name="PSNR (dB) from").first.is_visible()
-    assert page.get_by_text("config = set_config(").count() >= 2  # the cell, and the form
+    form = page.locator('[id="cell-id=form"]').inner_text()
+    assert "config = set_config(" in form
+    assert form.rstrip().endswith("video_iterations=20,\n)")
     assert page.get_by_role("cell", name="finished").first.is_visible()
     for picture in page.locator("img").all():
         assert picture.evaluate("picture => picture.complete && picture.naturalWidth > 0")
