@@ -156,8 +156,9 @@ def _print_results(notebook: Any, executed: Path) -> None:
     print()
     for folder in _run_folders(notebook):
         print(f"picture   {folder / 'rendered.jpg'}")
-        if (folder / "metrics.csv").exists():
-            print(f"metrics   {folder / 'metrics.csv'}")
+        for kind, name in (("film", "training_video.mp4"), ("metrics", "metrics.csv")):
+            if (folder / name).exists():
+                print(f"{kind:<9} {folder / name}")
     print(f"notebook  {executed}")
 
 

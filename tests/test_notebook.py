@@ -121,7 +121,8 @@ def test_the_command_says_where_everything_is(
     assert done.stderr == ""
     lines = done.stdout.splitlines()
     assert "Step 4: Training" in lines
-    for kind, name in (("picture", "rendered.jpg"), ("metrics", "metrics.csv")):
+    files = {"picture": "rendered.jpg", "film": "training_video.mp4", "metrics": "metrics.csv"}
+    for kind, name in files.items():
         paths = [line.split(maxsplit=1)[1] for line in lines if line.startswith(kind)]
         assert paths[0] == str(output / "session_1" / "cat-50-30" / name)
         assert all(Path(path).is_file() for path in paths)
