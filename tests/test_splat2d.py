@@ -139,10 +139,12 @@ def test_degenerate_scales_agree_with_the_twin(scale, inverse, generator):
     fast = [p.clone().requires_grad_() for p in parameters]
     image = render(*fast, 24, 24, config)
     expected = reference.render(*[p.double() for p in parameters], 24, 24, config)
+    # A line a thousandth of a pixel wide turns rounding of its position into large changes of
+    # its weight: the kernel may be as far from the truth as the twin in float32, not more.
+    rounding = (reference.render(*parameters, 24, 24, config) - expected).abs()
     certain = ~doubtful(parameters, 24, 24, config)
-    torch.testing.assert_close(
-        image[:, certain], expected[:, certain].float(), atol=1e-4, rtol=1e-3
-    )
+    error = (image - expected).abs() - 4 * rounding - 1e-3 * expected.abs()
+    assert error[:, certain].max() < 1e-4
     image.sum().backward()
     assert all(p.grad.isfinite().all() for p in fast)
 
