@@ -1,4 +1,8 @@
-"""What a run tells the world while it works; every front end reads these and nothing else."""
+"""What a run tells the world while it works; every front end reads these and nothing else.
+
+Of a run in another process pictures come as panels, (h, w, 3) uint8, that are as small as the live
+view shows them; or they are None, for not each one is sent.
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,9 +16,12 @@ import tyro
 if TYPE_CHECKING:
     from fitting.gaussians import Gaussians
     from imaging.files import Target
-    from quick_start import Run, TrainingConfig
+    from quick_start import TrainingConfig
+    from quick_start.runs import Runs
 
+FAILED = 1
 INTERRUPTED = 130  # what a shell expects after Ctrl-C
+WORKERS = "Processes that train at the same time, one run each; with GPUs one for each of these."
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -33,7 +38,10 @@ def train(arguments: Sequence[str]) -> None:
     chosen = tyro.cli(options, args=arguments, prog="main.py train", description=train.__doc__)
     values = vars(chosen)
     del values["preset"]
-    _report(train_all(set_config(**values)))
+    workers = values.pop("workers")
+    config = set_config(**values)
+    with _executor(workers) as executor:
+        _report(train_all(config, executor=executor))
 
 
 def _defaults(presets: tuple[str, ...]) -> TrainingConfig:
@@ -64,7 +72,8 @@ def _options(defaults: TrainingConfig, presets: tuple[str, ...]) -> type:
         for name in sorted(settings, key=lambda name: name not in AXES)
     ]
     help = "Presets of cfgs/ by name, or YAML files: their values replace the defaults."
-    return make_dataclass("Options", [*fields, option("preset", tuple[str, ...], help, presets)])
+    fields.append(option("preset", tuple[str, ...], help, presets))
+    return make_dataclass("Options", [*fields, option("workers", int, WORKERS, 1)])
 
 
 @dataclass(frozen=True)
@@ -72,24 +81,40 @@ class Resume:
     """What to go on with."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Folder of the run, such as output/session_1/cat-1000-2000."""
+    """Folder of a session such as output/session_1, or of one run in it."""
+    workers: Annotated[int, tyro.conf.arg(help=WORKERS)] = 1
 
 
 def resume(arguments: Sequence[str]) -> None:
-    """Go on with an interrupted run from its newest checkpoint."""
-    from quick_start.runs import find_run
+    """Go on with what is left of a session, or with one run, from the newest checkpoints."""
+    from quick_start.runs import Runs, find_run
+    from quick_start.training import train as train_all
     from quick_start.training import train_one
 
     chosen = tyro.cli(Resume, args=arguments, prog="main.py resume", description=resume.__doc__)
+    if (chosen.run / "session.json").is_file():
+        with _executor(chosen.workers) as executor:
+            _report(train_all(resume=chosen.run, executor=executor))
+        return
     run = find_run(chosen.run)
-    _report([train_one(run.settings, resume=run.folder)])
+    _report(Runs([train_one(run.settings, resume=run.folder)]))
 
 
-def _report(runs: Sequence[Run]) -> None:
+def _executor(workers: int) -> AbstractContextManager[Executor | None]:
+    """Processes that train at the same time, or nothing where one is enough."""
+    from quick_start import process_pool
+
+    return nullcontext() if workers == 1 else process_pool(workers)
+
+
+def _report(runs: Runs) -> None:
+    """Print the runs' folders, and exit as a shell expects where not all is well."""
     for run in runs:
         print(run.folder)
-    if any(run.status == "interrupted" for run in runs):
+    if runs.left or any(run.status == "interrupted" for run in runs):
         sys.exit(INTERRUPTED)
+    if any(run.status == "failed" for run in runs):
+        sys.exit(FAILED)
 
 
 @dataclass(frozen=True)
@@ -180,7 +205,7 @@ def cli(arguments: Sequence[str] | None = None) -> None:
         COMMANDS[arguments[0]](arguments[1:])
     except (ValueError, RuntimeError, OSError, MemoryError) as error:
         print(f"error: {error or 'out of memory'}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(FAILED)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from fitting.faults import DivergedError, GpuError, leave_gpu
 from fitting.filming import Film
 from fitting.gaussians import NAMES, Gaussians
 from fitting.measure import quality
+from fitting.progress import Clock, Position
 from fitting.recorder import Recorder
 from fitting.schedule import GrowthPlan, LearningRateSchedule, Verdict
 from fitting.step import STRETCH_SECONDS, Step, make_step
@@ -78,14 +79,15 @@ class GaussianSplatting2D:
         rates = (settings.pos_lr, settings.scale_lr, settings.rot_lr, settings.feat_lr)
         self.optimizer = Adam(dict(zip(NAMES, rates, strict=True)))
         self.schedule = LearningRateSchedule()
-        self.seconds = self.render_seconds = 0.0
+        self.clock, self.render_seconds = Clock(), 0.0
+        self.position = Position.AT
         self.stepper: Step | None = None  # while it trains
         self.kept: Gaussians | None = None  # a copy in main memory, while a GPU trains
         filmed = settings.make_training_video
         self.film = Film(settings, self.target, self.folder) if filmed else None
         self.stop_asked: Callable[[], bool] = lambda: False  # final scores are cut short by it
-        if resume:
-            checkpoints.restore(self)
+        self.resumed = resume
+        self.resume_notice = checkpoints.restore(self) if resume else ""
 
     def _check_count(self) -> None:
         pixels = self.height * self.width
@@ -101,25 +103,30 @@ class GaussianSplatting2D:
         """Steps done."""
         return self.gaussians.step
 
+    @property
+    def seconds(self) -> float:
+        """Training time."""
+        return self.clock.seconds()
+
     # The loop
 
     def optimize(self) -> Iterator[Event]:
         """Train, and say what happens. The run's folder is complete however this ends."""
         recorder = Recorder(self.folder, results.facts(self))
-        recorder.load_rows(self.step - 1)
+        if self.resumed:
+            recorder.load(self.step if self.position is not Position.AT else self.step - 1)
         recorder.open()
-        clock = Clock(self.seconds)
         status: Status = "failed"
         error: BaseException | None = None
+        self.clock.start()
         try:
             for event in self._run(recorder):
                 if isinstance(event, RunEnded):
                     status = event.status
                     break
-                with clock.stopped():
+                with self.clock.stopped():
                     recorder.note(event)
                     yield event
-                self.seconds = clock.seconds()
         except (GeneratorExit, KeyboardInterrupt) as stop:
             status, error = "interrupted", stop
         except Exception as problem:
@@ -129,8 +136,10 @@ class GaussianSplatting2D:
             else:
                 error = leave_gpu(self, problem) or problem
                 recorder.fail(error)
-        self.seconds = clock.seconds()
+        self.clock.stop()
         self._free()
+        if isinstance(error, GeneratorExit) and self.step:  # between two steps
+            results.keep_for_later(self, recorder)
         scores = results.write(self, recorder, status)
         if self.film:
             with closing(self.film.finish(recorder, status, self.seconds)) as events:
@@ -139,6 +148,7 @@ class GaussianSplatting2D:
                         yield event
         if error is not None:
             raise error
+        checkpoints.forget(self.folder)
         ended = RunEnded(self.step, self.seconds, status, self.folder, scores)
         yield ended
 
@@ -149,45 +159,58 @@ class GaussianSplatting2D:
             len(self.target.pixels), len(self.gaussians), str(self.device), self.target.full_pixels,
             tuple(self.target.channels),
         )  # fmt: skip
-        notices = [*self.target.notes, self.growth.notice, self.device_notice]
+        notices = [*self.target.notes, self.growth.notice, self.device_notice, self.resume_notice]
         if self.film:
             notices.append(self.film.notice)
-            self.film.open(self.step)
+            self.film.open(self.step, again=self.position is Position.AT)
         yield from self._notify(recorder, notices)
         self._prepare()
-        first, sign, stop = self.step, time.perf_counter(), False
+        sign = time.perf_counter()
         while True:
-            if s.save_ckpt_steps and self.step % s.save_ckpt_steps == 0 and self.step > first:
-                yield FileSaved(self.step, self.seconds, checkpoints.save(self))
-            if self.step in self.growth.additions:
-                yield self._grow(self.growth.additions[self.step])
-            due = self.step % s.eval_steps == 0 or self.step == s.steps
-            filmed = self.film is not None and self.film.is_due(self.step)
-            if due or filmed:
-                evaluated = self._evaluate()
-                recorder.measure(results.row(evaluated, self.render_seconds))
-                if filmed:
-                    messages = self.film.capture(evaluated, self.gaussians.xy)
-                    yield from self._notify(recorder, messages)
-                yield evaluated
-                # A film must not change what is trained.
-                verdict = self._judge(evaluated) if due else "go on"
-                if verdict == "decay":
-                    yield self._decay()
-                stop = verdict == "stop"
-            if s.save_image_steps and self.step % s.save_image_steps == 0 and self.step:
-                yield self._save_image()
-            if stop or self.step == s.steps:
+            if self.position is Position.AT:
+                # All of it before any of it is told, so that whoever listens may end the run at
+                # any event, and it can go on from there.
+                yield from list(self._halt(recorder))
+            if self.position is Position.END:
                 break
             goal = self._next_halt()
             while self.step < goal:
                 self.render_seconds += self.stepper.advance(goal - self.step)
+                self.position = Position.AT
                 if time.perf_counter() - sign > STRETCH_SECONDS:
                     sign = time.perf_counter()
                     yield Progress(self.step, self.seconds, s.steps)
         yield RunEnded(
-            self.step, self.seconds, "stopped early" if stop else "finished", self.folder
-        )
+            self.step, self.seconds, "finished" if self.step == s.steps else "stopped early",
+            self.folder,
+        )  # fmt: skip
+
+    def _halt(self, recorder: Recorder) -> Iterator[Event]:
+        """Do all that is due at a step."""
+        s = self.settings
+        if _is_due(self.step, s.save_ckpt_steps) and self.step:
+            recorder.write_rows()  # a run that goes on from there has them
+            yield FileSaved(self.step, self.seconds, checkpoints.save(self))
+        if self.step in self.growth.additions:
+            yield self._grow(self.growth.additions[self.step])
+        measured = self.step % s.eval_steps == 0 or self.step == s.steps
+        filmed = self.film is not None and self.film.is_due(self.step)
+        verdict: Verdict = "go on"
+        if measured or filmed:
+            evaluated = self._evaluate()
+            recorder.measure(results.row(evaluated, self.render_seconds))
+            if filmed:
+                messages = self.film.capture(evaluated, self.gaussians.xy)
+                yield from self._notify(recorder, messages)
+            yield evaluated
+            if measured:  # a film must not change what is trained
+                verdict = self._judge(evaluated)
+        if verdict == "decay":
+            yield self._decay()
+        if _is_due(self.step, s.save_image_steps) and self.step:
+            yield self._save_image()
+        ends = verdict == "stop" or self.step == s.steps
+        self.position = Position.END if ends else Position.AFTER
 
     def _notify(self, recorder: Recorder, messages: Iterable[str]) -> Iterator[Notice]:
         for message in filter(None, messages):
@@ -283,17 +306,6 @@ class GaussianSplatting2D:
         return self.gaussians.picture(height)
 
 
-class Clock:
-    """Counts training time: what a consumer does with an event is not training."""
-
-    def __init__(self, seconds: float = 0.0):
-        self._origin = time.perf_counter() - seconds
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self._origin
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        begun = time.perf_counter()
-        yield
-        self._origin += time.perf_counter() - begun
+def _is_due(step: int, every: int) -> bool:
+    """Whether something is to be done at a step; ``every`` 0 is never."""
+    return every > 0 and step % every == 0

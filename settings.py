@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import difflib
 import os
+import reprlib
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 # What people type out of habit, from Image-GS and elsewhere -> what to type here.
@@ -42,6 +42,7 @@ OLD_NAMES = {
     "log_root": "output_dir",
 }
 
+MOST_GAUSSIANS = MOST_STEPS = 10_000_000
 
 # How the kinds of a JSON schema are called in messages and in the documentation.
 KINDS = {
@@ -314,7 +315,7 @@ class CommonSettings(BaseModel):
         if name not in cls.model_fields:
             return str(problem["msg"]).removeprefix("Value error, ")
         missing = problem["type"] == "missing"
-        found = f"{name} is missing" if missing else f"{name}={_shown(problem['input'])}"
+        found = f"{name} is missing" if missing else f"{name}={shown(problem['input'])}"
         allowed = f"allowed: {describe_range(cls, name)}"
         return f"{found}: {problem['msg']}; {allowed}. {cls.model_fields[name].description}"
 
@@ -334,19 +335,33 @@ class Settings(CommonSettings):
     input_filename: FileName = setting(
         ..., "A picture, or a folder of pictures of equal size fitted together.", group="Files"
     )
-    gaussians: int = setting(1000, "Number of Gaussians.", group="Gaussians", ge=1, le=10_000_000)
+    gaussians: int = setting(
+        1000, "Number of Gaussians.", group="Gaussians", ge=1, le=MOST_GAUSSIANS
+    )
     steps: int = setting(
-        2000, "Optimisation steps.", group="Training", unit="steps", ge=0, le=10_000_000
+        2000, "Optimisation steps.", group="Training", unit="steps", ge=0, le=MOST_STEPS
     )
 
 
-def _shown(value: Any) -> str:
-    """What was typed, cut where it is long; a few objects cannot be shown at all."""
+def shown(value: Any) -> str:
+    """What was given, cut where it is long; a few objects cannot be shown at all."""
     try:
-        text = repr(value)
+        text = _SHORT.repr(value)
     except Exception:
         return f"({type(value).__name__})"
     return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _short() -> reprlib.Repr:
+    """Writes few parts of a list, for one in a file may name another one a thousand times."""
+    short = reprlib.Repr()
+    short.maxlevel = 3
+    short.maxdict = short.maxlist = short.maxtuple = short.maxset = short.maxfrozenset = 20
+    short.maxstring = short.maxother = short.maxlong = 250
+    return short
+
+
+_SHORT = _short()
 
 
 def describe_range(model: type[BaseModel], name: str) -> str:
@@ -374,17 +389,6 @@ def _schemas(model: type[BaseModel]) -> dict[str, Any]:
     return model.model_json_schema()["properties"]
 
 
-def load_yaml(path: str | Path) -> dict[str, Any]:
-    """Settings from a YAML file such as those in ``cfgs/``."""
-    try:
-        values = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
-    except (OSError, RuntimeError, ValueError, yaml.YAMLError) as error:
-        raise SettingsError(f"Cannot read settings from {path}: {error}") from error
-    if not isinstance(values, dict):
-        raise SettingsError(f"{path} must hold lines of the form 'name: value'")
-    return {str(name): value for name, value in values.items()}
-
-
 def groups(model: type[CommonSettings] = Settings) -> dict[str, list[str]]:
     """Names of the settings by group, in the order in which a form should show them."""
     first = ("input_filename", "input_filenames", "gaussians", "steps")
@@ -396,6 +400,6 @@ def groups(model: type[CommonSettings] = Settings) -> dict[str, list[str]]:
 
 
 if __name__ == "__main__":
-    import settings_docs
+    import settings_files
 
-    settings_docs.write(Path(__file__).parent)
+    settings_files.write(Path(__file__).parent)

@@ -11,7 +11,7 @@ from importlib import import_module
 
 NAMES = (
     "step", "scaling", "photometric", "quality", "cut", "startup", "estimate", "film", "live_view",
-    "compare",
+    "compare", "sweeps", "reliability", "fuzz",
 )  # fmt: skip
 
 

@@ -1,10 +1,9 @@
-"""Looking at a session of 1,000 runs, and what a run costs beyond its training."""
+"""Looking at a session of 1,000 runs."""
 
 from __future__ import annotations
 
 import json
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from benchmarks import common
 from fitting.recorder import COLUMNS
@@ -20,7 +18,6 @@ from fitting.recorder import COLUMNS
 RUNS = 1000
 EVALUATIONS = 50
 GOAL_SECONDS = 5.0
-OVERHEAD_GOAL_SECONDS = 0.3
 
 
 def main() -> dict[str, Any]:
@@ -35,8 +32,7 @@ def main() -> dict[str, Any]:
         for name, pictures in (("few_pictures", 8), ("picture_per_run", RUNS)):
             session = _session(Path(folder) / f"session_{pictures}", pictures)
             result[name] = {"pictures": pictures, **_looks(session)}
-        result["run"] = {"summary_png_256x256": _summary(Path(folder)), **_overheads(Path(folder))}
-    result["goals"] = {"look_s": GOAL_SECONDS, "overhead_s": OVERHEAD_GOAL_SECONDS}
+    result["goals"] = {"look_s": GOAL_SECONDS}
     print(json.dumps(result, indent=1))
     common.save("compare_cpu", result)
     return result
@@ -107,50 +103,6 @@ def _rows(psnr: float, count: int, rng: np.random.Generator) -> Iterator[list[fl
         loss = 0.2 * np.exp(-4 * share) * (1 + 0.05 * rng.random())
         quality = [psnr * (0.4 + 0.6 * share**0.3), 0.3 + 0.5 * share**0.3]
         yield [100 * index, loss, loss, loss**2, loss, *quality, count, 32 * count, 1, 5 * share]
-
-
-def _summary(folder: Path) -> dict[str, float]:
-    """The part of the overhead that other/summary.png is."""
-    from imaging.files import save_picture
-    from imaging.overview import Triple, overview
-
-    picture = Triple("a", *np.random.default_rng().random((2, 3, 256, 256), np.float32))
-
-    def write() -> None:
-        shown = overview([picture], ["text"] * 3)
-        save_picture(folder / "summary.png", shown.transpose(2, 0, 1) / 255)
-
-    return common.spread(common.timed(write))
-
-
-def _overheads(folder: Path) -> dict[str, Any]:
-    """Seconds of real runs beyond training: drawing, scoring, writing; the first warms up."""
-    found = {}
-    for name, side in (("16x16", 16), ("64x64", 64), ("256x256", 256)):
-        pixels = np.random.default_rng().integers(0, 256, (side, side, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / f"{name}.png")
-        found[name] = _overhead(folder, name)
-    return found
-
-
-def _overhead(folder: Path, name: str) -> dict[str, float]:
-    from model import GaussianSplatting2D
-    from settings import Settings
-
-    settings = Settings.build(
-        input_dir=str(folder), input_filename=f"{name}.png", gaussians=100, steps=100, device="cpu"
-    )
-    seconds = []
-    for index in range(8):
-        run = folder / "runs" / f"{name}-{index}"
-        for _ in GaussianSplatting2D(settings, run).optimize():
-            pass
-        spent = json.loads((run / "run.json").read_text())["seconds"]
-        seconds.append(spent["total"] - spent["training"])
-    return {
-        "overhead_s": round(statistics.median(seconds[1:]), 3),
-        "worst_s": round(max(seconds[1:]), 3),
-    }
 
 
 if __name__ == "__main__":

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import RESULTS
+from benchmarks.report_work import faults, fuzz, load, working
 
-README = Path(__file__).parents[1] / "README.md"
-BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
+ROOT = Path(__file__).parents[1]
 GPU, NONE = "NVIDIA H200", "–"
 
 
 def main() -> None:
-    """Replace what stands between the two marks."""
-    text = README.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    body = "\n".join([*_on_gpu(), "", *_on_cpu()])
-    README.write_text(f"{before}{BEGIN}\n{body}\n{END}{after}", encoding="utf-8")
+    """Write the README's figures and the faults of docs/reliability.md."""
+    _replace(ROOT / "README.md", "figures", [*_on_gpu(), "", *_on_cpu(), "", *working()])
+    _replace(ROOT / "docs" / "reliability.md", "faults", faults())
+    _replace(ROOT / "docs" / "reliability.md", "fuzz", fuzz())
 
 
-def _load(name: str) -> dict[str, Any]:
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+def _replace(path: Path, mark: str, lines: Iterable[str]) -> None:
+    """Replace what stands between two marks."""
+    begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    before, rest = path.read_text(encoding="utf-8").split(begin)
+    _, after = rest.split(end)
+    body = "\n".join(lines)
+    path.write_text(f"{before}{begin}\n{body}\n{end}{after}", encoding="utf-8")
 
 
 # On a GPU
@@ -40,7 +42,7 @@ def _on_gpu() -> Iterator[str]:
 
 
 def _gpu_steps() -> Iterator[str]:
-    measured = _load("step_gpu")
+    measured = load("step_gpu")
     baselines, machine = _baselines(), measured["machine"]
     rows = [(row, baselines.get(_case(row), {})) for row in measured["rows"]]
     yield (
@@ -83,7 +85,7 @@ def _gpu_steps() -> Iterator[str]:
 
 
 def _baselines() -> dict[tuple[str, int, bool], dict[str, Any]]:
-    return {_case(row): row for row in _load("image_gs_h200")["rows"]}
+    return {_case(row): row for row in load("image_gs_h200")["rows"]}
 
 
 def _case(row: dict[str, Any]) -> tuple[str, int, bool]:
@@ -101,9 +103,9 @@ def _goal(row: dict[str, Any]) -> str:
 
 
 def _gpu_memory() -> Iterator[str]:
-    measured = _load("memory_gpu")
+    measured = load("memory_gpu")
     modes = measured["modes"]
-    (their,) = [r for r in _load("image_gs_h200")["rows"] if r["picture"] == _name(measured)]
+    (their,) = [r for r in load("image_gs_h200")["rows"] if r["picture"] == _name(measured)]
     width, height = their["pixels"]
     yield (
         f"GPU memory of a {width}×{height} picture with {measured['gaussians']:,} Gaussians, and "
@@ -133,7 +135,7 @@ def _on_off(on: bool) -> str:
 
 
 def _gigapixel() -> Iterator[str]:
-    row = _load("memory_gpu").get("gigapixel", {})
+    row = load("memory_gpu").get("gigapixel", {})
     if "median_ms" in row:
         yield (
             f"A generated picture of {row['side']:,}² pixels with {row['gaussians']:,} Gaussians, "
@@ -144,8 +146,8 @@ def _gigapixel() -> Iterator[str]:
 
 
 def _drawing() -> Iterator[str]:
-    ours = _load("step_gpu")["drawing"]
-    rows = _load("image_gs_h200")["rows"]
+    ours = load("step_gpu")["drawing"]
+    rows = load("image_gs_h200")["rows"]
     (their,) = [r for r in rows if _same_drawing(r, ours)]
     yield (
         f"Drawing the {ours['picture']} with {ours['gaussians']:,} Gaussians: "
@@ -158,7 +160,7 @@ def _same_drawing(row: dict[str, Any], drawing: dict[str, Any]) -> bool:
 
 
 def _parity() -> Iterator[str]:
-    result = _load("parity_gpu")
+    result = load("parity_gpu")
     tests, picture = result["tests"], result["picture"]
     worst = max(picture[name] for name in ("xy", "scale", "rot", "feat"))
     yield (
@@ -174,7 +176,7 @@ def _parity() -> Iterator[str]:
 
 
 def _on_cpu() -> Iterator[str]:
-    machine = _load("step_cpu")["machine"]
+    machine = load("step_cpu")["machine"]
     yield "### On the CPU"
     yield ""
     yield f"Measured on {machine['cores']} cores of an {machine['processor']}."
@@ -187,7 +189,7 @@ def _on_cpu() -> Iterator[str]:
 
 
 def _cpu_memory() -> Iterator[str]:
-    measured = _load("memory_cpu")
+    measured = load("memory_cpu")
     yield (
         f"Main memory of a training of {_name(measured)} with {measured['gaussians']:,} Gaussians, "
         "Python and its packages included (10⁹ bytes):"
@@ -208,7 +210,7 @@ def _quality() -> Iterator[str]:
     yield "| picture | Gaussians × steps | growth | PSNR | Image-GS | SSIM | time |"
     yield "|---|---|---|---|---|---|---|"
     baselines = _baselines()
-    for row in _load("quality_cpu")["rows"]:
+    for row in load("quality_cpu")["rows"]:
         baseline = baselines[_case(row)]
         growth = "progressive" if row["progressive"] else "no"
         yield (
@@ -226,7 +228,7 @@ def _steps() -> Iterator[str]:
     yield ""
     yield "| picture | Gaussians | step | matrix product | ratio | goal |"
     yield "|---|---|---|---|---|---|"
-    for name, case in _load("step_cpu")["cases"].items():
+    for name, case in load("step_cpu")["cases"].items():
         width, height = case["pixels"]
         yield (
             f"| {name} {width}×{height} | {case['gaussians']:,} | "
@@ -236,7 +238,7 @@ def _steps() -> Iterator[str]:
 
 
 def _scaling() -> Iterator[str]:
-    rows = _load("scaling_cpu")["rows"]
+    rows = load("scaling_cpu")["rows"]
     counts = sorted({row["gaussians"] for row in rows})
     yield (
         "Milliseconds of forward, loss and backward by size and count (random Gaussians of "
@@ -251,7 +253,7 @@ def _scaling() -> Iterator[str]:
 
 
 def _waiting() -> Iterator[str]:
-    facts = _load("startup_cpu")
+    facts = load("startup_cpu")
     yield (
         f"Waiting: `import quick_start` {facts['import_quick_start_s']:.2f} s (with the trainer "
         f"{facts['import_quick_start_and_trainer_s']:.1f} s); the first step "

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shutil
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from events import Evaluated, Event, FileSaved, FilmProgress, Notice, Status
+from fitting.checkpoints import resume_folder, saved_checkpoints
 from fitting.recorder import Recorder
 from imaging.decoding import brief
 from imaging.files import Target
@@ -22,12 +25,18 @@ from imaging.panels import Look, Mosaic
 from settings import CommonSettings, Settings
 
 FILE = "training_video.mp4"
+NOT_YET = "the run ended before its film was made"
 SECONDS_BETWEEN_SIGNS = 0.25
 
 
 def frames_folder(run_folder: Path) -> Path:
     """Where a run keeps frames until its film is made."""
     return run_folder / "other" / "frames"
+
+
+def kept_folder(run_folder: Path) -> Path:
+    """Where a run that can be resumed keeps the frames of the film made so far."""
+    return resume_folder(run_folder) / "frames"
 
 
 def look(settings: CommonSettings) -> Look:
@@ -79,15 +88,25 @@ class Film:
         """Whether the film shows this step; it shows the last one, too."""
         return step % self.settings.video_iterations == 0
 
-    def open(self, step: int) -> None:
-        """Begin at a step. Frames that an interrupted run kept of earlier ones are taken over."""
+    def open(self, step: int, *, again: bool = True) -> None:
+        """Begin at a step. Frames that an interrupted run kept of earlier ones are taken over.
+
+        Parameters
+        ----------
+        again : whether the step itself is still to be filmed.
+        """
+        folder = frames_folder(self.folder)
+        if not folder.exists() and kept_folder(self.folder).exists():
+            kept_folder(self.folder).rename(folder)
         truth = self._panel(self.target.full_pixels)
-        kept = FramesOnDisk(frames_folder(self.folder), truth)
+        kept = FramesOnDisk(folder, truth)
         try:
-            same = np.array_equal(FramesOnDisk(kept.folder).truth, truth)
+            same = np.array_equal(FramesOnDisk(folder).truth, truth)
         except FramesError:  # none, or of another kind
             same = False
-        kept.delete(step if same else 0)
+        done = step + 1 if self.is_due(step) and not again else step
+        kept.delete(done if same else 0)
+        kept.delete_damaged()
         self._frames = kept
         if not self.settings.video_save_to_disk:
             self._frames = FramesInMemory(truth)
@@ -137,12 +156,15 @@ class Film:
         """
         steps = self._frames.steps if self._frames else []
         step = max(steps, default=0)
-        begun, problem = time.perf_counter(), "it was interrupted"
+        problem = "it was interrupted"
+        tell = partial(self._tell, recorder, status, len(steps), time.perf_counter())
         try:
             for event in self._make(step, seconds):
                 recorder.note(event)
                 yield event
             problem = ""
+            # Before its frames are deleted: one that is killed then is not made of the rest.
+            tell(made=True, error="")
         except Exception as error:
             problem = str(error) or type(error).__name__
         finally:
@@ -151,18 +173,24 @@ class Film:
             if message:
                 recorder.notice(message)
                 recorder.note(notice)
-            recorder.facts["film"] = facts(
-                self.folder,
-                self.settings,
-                made=not problem,
-                frames=len(steps),
-                seconds=time.perf_counter() - begun,
-                error=message or self._problem,
-            )
-            with contextlib.suppress(OSError):  # then run.json goes on saying that there is no film
-                recorder.close(status)
+                tell(made=not problem, error=message)
         if message:
             yield notice
+
+    def _tell(
+        self, recorder: Recorder, status: Status, frames: int, begun: float, made: bool, error: str
+    ) -> None:
+        """Have ``run.json`` say what became of the film."""
+        recorder.facts["film"] = facts(
+            self.folder,
+            self.settings,
+            made=made,
+            frames=frames,
+            seconds=time.perf_counter() - begun,
+            error=error or self._problem,
+        )
+        with contextlib.suppress(OSError):  # then run.json goes on saying that there is no film
+            recorder.close(status)
 
     def _make(self, step: int, seconds: float) -> Iterator[Event]:
         if self._frames is None:
@@ -180,8 +208,10 @@ class Film:
         """Keep or delete the frames; returns what is to be known of what went wrong."""
         text = f"the film was not made: {problem}." if problem else ""
         try:
-            if problem or self.settings.video_keep_frames or self._can_be_resumed(status):
-                self._keep()
+            if problem or self.settings.video_keep_frames:
+                self._keep(frames_folder(self.folder))
+            elif status in ("interrupted", "failed") and saved_checkpoints(self.folder):
+                self._keep(kept_folder(self.folder))
             elif isinstance(self._frames, FramesOnDisk):
                 self._frames.delete()
         except OSError as error:
@@ -193,13 +223,14 @@ class Film:
             )
         return text
 
-    def _can_be_resumed(self, status: Status) -> bool:
-        checkpoints = (self.folder / "other").glob("checkpoint-*.pt")
-        return status in ("interrupted", "failed") and any(checkpoints)
-
-    def _keep(self) -> None:
+    def _keep(self, folder: Path) -> None:
+        """Have the frames in a folder."""
         if isinstance(self._frames, FramesInMemory):
-            _copy(self._frames, FramesOnDisk(frames_folder(self.folder), self._frames.truth))
+            _copy(self._frames, FramesOnDisk(folder, self._frames.truth))
+        elif self._frames is not None and self._frames.folder != folder:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            self._frames.folder.rename(folder)
 
 
 def facts(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
-import warnings
-import zipfile
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,17 +12,14 @@ import torch
 from torch import Tensor
 
 from fitting.bands import band_rows
-from imaging.files import atomic_write
+from fitting.model_files import FORMAT, CheckpointError, read_content
+from imaging.files import MAX_PIXELS, atomic_write
 from ops.quantize import quantize
-from ops.splat2d import RasterConfig, render
-from settings import CommonSettings, Settings, SettingsError
+from ops.splat2d import MAX_CHANNELS, RasterConfig, render
+from settings import MOST_GAUSSIANS, MOST_STEPS, CommonSettings, Settings, shown
 
-FORMAT = "splatbook-gaussians-1"
 NAMES = ("xy", "scale", "rot", "feat")
-
-
-class CheckpointError(ValueError):
-    """A model file cannot be used; the message names it and says why and what to do."""
+LONGEST_NAME = 255  # characters of a file's name, on every common system
 
 
 def raster_config(settings: CommonSettings) -> RasterConfig:
@@ -124,6 +119,11 @@ class Gaussians:
         """The picture as it should look: (C, h, w) in [0, 1], on the CPU."""
         height = height or self.height
         width = width or self.width_at(height)
+        if height * width > MAX_PIXELS:
+            raise ValueError(
+                f"a picture of {width}×{height} is too large to be drawn: at most {MAX_PIXELS} "
+                "pixels are allowed. Choose a smaller height."
+            )
         if not self.in_bands:
             return self._encoded(self.draw_at(height, width))
         picture = torch.empty(self.feat.shape[1], height, width)
@@ -185,8 +185,9 @@ class Gaussians:
             "step": self.step,
             **({"extra": extra} if extra else {}),
         }
-        with atomic_write(path) as temporary:
-            torch.save(content, temporary)
+        # Through Python's file: torch's own leaves it open where the disk is full, and says less.
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
+            torch.save(content, file)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -197,55 +198,75 @@ class Gaussians:
         CheckpointError
             If the file is missing, damaged, of another kind, or holds anything but data.
         """
-        content = _read(Path(path))
+        content = read_content(Path(path))
         try:
-            settings = Settings.build(**content["settings"])
             loaded = cls(
                 **{name: content[name] for name in NAMES},
                 width=content["width"],
                 height=content["height"],
-                settings=settings,
+                settings=Settings.build(**content["settings"]),
                 channels=tuple(content["channels"]),
                 names=tuple(content["names"]),
                 step=content["step"],
                 extra=content.get("extra", {}),
             )
-        except (KeyError, TypeError, SettingsError) as error:
+            loaded._check()
+        except KeyError as error:
+            raise CheckpointError(f"{path} is damaged: it lacks {error}. Train again.") from error
+        except (TypeError, ValueError) as error:
             raise CheckpointError(f"{path} is damaged: {error}. Train again.") from error
-        loaded._check(path)
         return loaded
 
-    def _check(self, path: str | Path) -> None:
+    def _check(self) -> None:
+        """Raise a ValueError where these are no Gaussians that Splatbook could have made."""
+        sides = self.width, self.height
+        if not all(_is_count(side, MAX_PIXELS) and side for side in sides) or (
+            self.width * self.height > MAX_PIXELS
+        ):
+            size = "×".join(map(shown, sides))
+            raise ValueError(f"its size is {size}, and at most {MAX_PIXELS} pixels are allowed")
+        if not _is_count(self.step, MOST_STEPS):
+            raise ValueError(f"its step is {shown(self.step)}, not one of 0 to {MOST_STEPS}")
+        if not isinstance(self.extra, dict):
+            raise ValueError(f"extra is a {type(self.extra).__name__}, it must be a dict")
+        if not self.channels or any(type(c) is not int or c not in (1, 3) for c in self.channels):
+            raise ValueError(f"its channels are {shown(self.channels)}, and each must be 1 or 3")
+        if sum(self.channels) > MAX_CHANNELS:
+            raise ValueError(f"it has {sum(self.channels)} channels, not 1 to {MAX_CHANNELS}")
+        if len(self.names) != len(self.channels):
+            raise ValueError(
+                f"it names {len(self.names)} pictures, and has the channels of {len(self.channels)}"
+            )
+        for name in self.names:
+            _check_name(name)
+        self._check_tensors()
+
+    def _check_tensors(self) -> None:
         columns = {"xy": 2, "scale": 2, "rot": 1, "feat": sum(self.channels)}
+        count = len(self.xy) if isinstance(self.xy, Tensor) and self.xy.dim() else 0
+        if not 1 <= count <= MOST_GAUSSIANS:
+            raise ValueError(f"it has {count} Gaussians, and 1 to {MOST_GAUSSIANS} are allowed")
         for name, tensor in self.tensors().items():
-            wanted = (len(self.xy), columns[name])
+            wanted = (count, columns[name])
             found = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
             if found != wanted or tensor.dtype != torch.float32:
-                raise CheckpointError(
-                    f"{path} is damaged: {name} is {found}, it must be {wanted} of float32."
-                )
-        if not (isinstance(self.width, int) and isinstance(self.height, int)) or (
-            min(self.width, self.height) < 1
-        ):
-            raise CheckpointError(f"{path} is damaged: its size is {self.width}×{self.height}.")
+                raise ValueError(f"{name} is {found}, it must be {wanted} of float32")
+            if not tensor.isfinite().all():
+                raise ValueError(f"{name} holds values that are no finite numbers")
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        with warnings.catch_warnings():  # of other formats, which are refused below
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"There is no model file {path}. Check the path.") from error
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} was not loaded: it is damaged or holds code, and only data is ever read. "
-            "Use a model.pt written by Splatbook."
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, KeyError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}. It may be damaged.") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path} is no {FORMAT} file. Use a model.pt written by this version of Splatbook."
+def _is_count(value: Any, most: int) -> bool:
+    return type(value) is int and 0 <= value <= most  # not a bool, which is an int to Python
+
+
+def _check_name(name: Any) -> None:
+    """Refuse a picture's name that is no file's: pictures of a stack are saved under theirs.
+
+    Whatever a file can be called is allowed, with dots, blanks and letters of any language.
+    """
+    separators = {"/", "\0", os.sep, os.altsep or "/"}
+    if not isinstance(name, str) or separators & set(name) or not 0 < len(name) <= LONGEST_NAME:
+        raise ValueError(
+            f"it names a picture {shown(name)}, which is no file's name: one has at most "
+            f"{LONGEST_NAME} characters, and leads to no other folder"
         )
-    return content

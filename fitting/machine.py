@@ -27,7 +27,7 @@ def processor() -> str:
 
 
 def describe(device: torch.device) -> str:
-    """The device as results name it, such as ``cuda (NVIDIA H200)``."""
+    """The device as results name it, such as ``cuda:0 (NVIDIA H200)``."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device} ({processor()}, {os.cpu_count()} cores)"
@@ -45,7 +45,7 @@ def choose_device(wanted: str) -> tuple[torch.device, str]:
         return torch.device("cpu"), ""
     problem = gpu_problem()
     if problem is None:
-        return torch.device("cuda"), ""
+        return torch.device("cuda", torch.cuda.current_device()), ""
     if wanted == "cuda":
         raise SettingsError(f"device='cuda': {problem} Or set device='auto' or 'cpu'.")
     notice = f"the CPU trains, although there is a GPU: {problem}" if has_gpu() else ""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import os
 import platform
 import sys
 import time
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from events import Event, Status
+from imaging.decoding import brief
 from imaging.files import atomic_write
 
 COLUMNS = (
@@ -21,6 +24,19 @@ COLUMNS = (
     "num_bytes", "render_time_accum", "total_time_accum",
 )  # fmt: skip
 SECONDS_BETWEEN_WRITES = 1.0
+
+
+def refuse_links(folder: Path) -> None:
+    """Raise an OSError where a link leads out of a folder, which may come from anybody.
+
+    Whatever is written into it would change files elsewhere.
+    """
+    home = Path(os.path.realpath(folder))
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(home):
+            raise OSError(
+                f"{path} is a link that leads out of {folder}; delete it, or copy the file"
+            )
 
 
 class Recorder:
@@ -46,8 +62,14 @@ class Recorder:
         """The folder for everything that is not the result itself."""
         return self.folder / "other"
 
+    @property
+    def log_path(self) -> Path:
+        """What happened, line by line; it is written when the run ends."""
+        return self.other / "log.txt"
+
     def open(self) -> None:
-        """Create the folder; a :class:`PermissionError` or the like says why it cannot be."""
+        """Create the folder; an :class:`OSError` says why it cannot be, or not be written to."""
+        refuse_links(self.folder)
         self.other.mkdir(parents=True, exist_ok=True)
         self._write_facts()
 
@@ -65,21 +87,28 @@ class Recorder:
         """Add a row of ``metrics.csv``; the file is rewritten at most once a second."""
         self.rows.append(row)
         if time.perf_counter() - self._written > SECONDS_BETWEEN_WRITES:
-            self._write_rows()
+            self.write_rows(durable=False)
 
-    def load_rows(self, last_step: int) -> None:
-        """Take over the measurements up to a step, when a run is resumed."""
-        path = self.folder / "metrics.csv"
-        if last_step < 0 or not path.exists():
-            return
+    def load(self, last_step: int) -> None:
+        """Take over the log, and the measurements up to a step, when a run is resumed.
+
+        Measurements that cannot be read are given up, and a notice says so.
+        """
+        with contextlib.suppress(OSError):
+            text = self.log_path.read_text(encoding="utf-8", errors="replace")
+            self._log = [*text.splitlines(), f"resumed after step {last_step}"]
         try:
-            with path.open(newline="") as file:
+            with (self.folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
                 rows = [{k: json.loads(v) for k, v in row.items()} for row in csv.DictReader(file)]
+            rows = [{name: row[name] for name in COLUMNS} for row in rows]
             self.rows = [row for row in rows if row["step"] <= last_step]
-        except (KeyError, TypeError, ValueError) as error:  # cut short, or changed by hand
-            raise ValueError(
-                f"{path} is damaged ({error}). Delete it to go on without its measurements."
-            ) from error
+        except FileNotFoundError:
+            pass
+        except (KeyError, TypeError, ValueError, OSError, RecursionError, csv.Error) as error:
+            # Cut short, or changed by hand.
+            self.notice(
+                f"metrics.csv was damaged ({brief(error)}): it begins after step {last_step}"
+            )
 
     def fail(self, error: BaseException) -> None:
         """Put an error and where it came from into the facts and the log."""
@@ -90,8 +119,8 @@ class Recorder:
         """Write everything; after this the folder is complete."""
         self.facts.update(facts, status=status)
         self.facts.setdefault("seconds", {})["total"] = time.perf_counter() - self._begun
-        self._write_rows()
-        with atomic_write(self.other / "log.txt") as path:
+        self.write_rows()
+        with atomic_write(self.log_path) as path:
             text = "\n".join(self._log) + "\n"
             path.write_text(text, encoding="utf-8", errors="backslashreplace")  # odd file names
         self._write_facts()
@@ -100,11 +129,12 @@ class Recorder:
         with atomic_write(self.folder / "run.json") as path:
             path.write_text(json.dumps(self.facts, indent=1) + "\n", encoding="utf-8")
 
-    def _write_rows(self) -> None:
+    def write_rows(self, *, durable: bool = True) -> None:
+        """Write ``metrics.csv`` now."""
         self._written = time.perf_counter()
         if self.rows:
             with (
-                atomic_write(self.folder / "metrics.csv") as path,
+                atomic_write(self.folder / "metrics.csv", durable=durable) as path,
                 path.open("w", newline="") as file,
             ):
                 writer = csv.DictWriter(file, COLUMNS)

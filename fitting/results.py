@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from events import Evaluated, Status
-from fitting import filming
+from fitting import checkpoints, filming
 from fitting.faults import leave_gpu
 from fitting.gaussians import Gaussians
 from fitting.machine import describe
 from fitting.recorder import Recorder
 from imaging import drawing
-from imaging.files import atomic_write, save_picture
+from imaging.decoding import brief
+from imaging.files import atomic_write, part_name, save_picture
 from imaging.metrics import Score, evaluate, psnr
 from imaging.overview import Triple, overview
 from ops.photometric import ssim
 
 if TYPE_CHECKING:
     from model import GaussianSplatting2D
+    from settings import Settings
 
 JPEG_SIDE = 65_500
 METRICS = ("psnr", "ssim", "ms_ssim", "flip", "lpips")
@@ -46,8 +50,7 @@ def facts(run: GaussianSplatting2D) -> dict[str, Any]:
         "size": {},
     }
     if run.film:
-        early = "the run ended before its film was made"
-        known["film"] = filming.facts(run.folder, run.settings, made=False, error=early)
+        known["film"] = filming.facts(run.folder, run.settings, made=False, error=filming.NOT_YET)
     return known
 
 
@@ -83,6 +86,55 @@ def write(run: GaussianSplatting2D, recorder: Recorder, status: Status) -> dict[
         raise
     recorder.close(status, **changed)
     return changed.get("scores", dict.fromkeys(METRICS))
+
+
+def keep_for_later(run: GaussianSplatting2D, recorder: Recorder) -> None:
+    """Keep what an interrupted run needs to go on; where that fails, a notice says so."""
+    try:
+        checkpoints.save_for_later(run)
+    except OSError as error:
+        recorder.notice(f"the run cannot be resumed from step {run.step}: {brief(error)}")
+
+
+def record_failure(folder: Path, settings: Settings, error: BaseException) -> None:
+    """Record that a run could not begin, or that the process which trained it is gone.
+
+    Parameters
+    ----------
+    folder : of the run; created where it is missing. What is known of the run stays.
+    """
+    recorder = Recorder(folder, _unknown(settings))
+    with contextlib.suppress(OSError, ValueError, AttributeError, LookupError, TypeError,
+                             RecursionError):  # fmt: skip
+        known = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        kept = {
+            name: known[name]
+            for name, fact in recorder.facts.items()
+            if isinstance(known.get(name), type(fact))
+        }
+        recorder.facts |= kept
+        recorder.load(known["steps_done"])
+    recorder.open()
+    recorder.fail(error)
+    recorder.close("failed")
+
+
+def _unknown(settings: Settings) -> dict[str, Any]:
+    """The facts of a run of which nothing but its settings is known."""
+    name = Path(settings.input_filename).stem
+    unknown = {"width": None, "height": None, "channels": None}
+    return {
+        "settings": settings.model_dump(),
+        "device": "",
+        "seed": settings.seed,
+        "steps_done": 0,
+        "num_gaussians": 0,
+        "picture": {"name": name, "names": [name], **unknown},
+        "scores": dict.fromkeys(METRICS),
+        "reasons": {},
+        "size": {},
+        "seconds": {},
+    }
 
 
 def _write_finite(run: GaussianSplatting2D, recorder: Recorder, status: Status) -> dict[str, Any]:
@@ -159,7 +211,7 @@ def _save_split(gaussians: Gaussians, image: torch.Tensor, path: Path, others: P
     save_picture(path, parts[0])
     if len(parts) > 1:
         for name, part in zip(gaussians.names, parts, strict=True):
-            save_picture(others / f"{path.stem}_{name}{path.suffix}", part)
+            save_picture(others / part_name(path.stem, name, path.suffix), part)
 
 
 def save_pictures(gaussians: Gaussians, path: Path, height: int | None = None) -> None:

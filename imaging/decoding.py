@@ -18,6 +18,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageColor
 
+from imaging.plausibility import Bounded, check_jpeg, check_segments, check_tiff
+
 FORMATS = "PNG, JPEG, WebP, TIFF or BMP"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 _SIGNATURES = (
@@ -78,7 +80,7 @@ class Samples:
 def decode(path: Path, max_pixels: int) -> Samples:
     """The samples of a picture; a header that announces more than `max_pixels` is refused."""
     try:
-        with path.open("rb") as file:
+        with Bounded(path) as file:
             kind = _recognise(path, file.read(64))
             if kind == "TIFF":
                 return _decode_tiff(path, file, max_pixels)
@@ -98,12 +100,12 @@ def decode(path: Path, max_pixels: int) -> Samples:
 def read_header(path: Path) -> tuple[int, int, int, bool]:
     """Height, width, channels (1 or 3) and whether there is alpha, upright; pixels stay unread."""
     try:
-        with path.open("rb") as file:
+        with Bounded(path) as file:
             kind = _recognise(path, file.read(64))
             file.seek(0)
             if kind == "TIFF":
                 return _tiff_header(file)
-            with _pillow_rules(), Image.open(file, formats=[kind]) as image:
+            with pillow_rules(), Image.open(file, formats=[kind]) as image:
                 width, height = image.size
                 grey = image.mode in _GREY_MODES or image.mode.startswith("I")
                 alpha = image.has_transparency_data
@@ -153,7 +155,7 @@ def _check_header(path: Path, size: tuple[int, int], frames: int, max_pixels: in
 
 
 @contextmanager
-def _pillow_rules() -> Iterator[None]:
+def pillow_rules() -> Iterator[None]:
     """Silence Pillow's warnings and lift its own size limit, which ours replaces.
 
     Both are global to the process, hence the lock.
@@ -169,10 +171,12 @@ def _pillow_rules() -> Iterator[None]:
 
 def _decode_with_pillow(path: Path, file: BinaryIO, kind: str, max_pixels: int) -> Samples:
     file.seek(0)
-    with _pillow_rules(), Image.open(file, formats=[kind]) as image:
+    with pillow_rules(), Image.open(file, formats=[kind]) as image:
         # A phone's JPEG may carry more pictures (previews, gain maps): the first is the picture.
         frames = 1 if kind == "JPEG" else getattr(image, "n_frames", 1)
         _check_header(path, image.size, frames, max_pixels)
+        if kind == "JPEG":
+            check_jpeg(_all_bytes(file), *image.size)
         Image.MAX_IMAGE_PIXELS = max_pixels  # for what is found only while loading (TIFF tiles)
         image.load()
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
@@ -182,6 +186,15 @@ def _decode_with_pillow(path: Path, file: BinaryIO, kind: str, max_pixels: int) 
         notes = ("CMYK converted to RGB without a profile",) if image.mode == "CMYK" else ()
         bits = 1 if image.mode == "1" else 8
         return Samples(_eight_bit(image), bits, orientation, notes=notes)
+
+
+def _all_bytes(file: BinaryIO) -> bytes:
+    """The whole file; the place where a decoder reads on stays."""
+    position = file.tell()
+    file.seek(0)
+    data = file.read()
+    file.seek(position)
+    return data
 
 
 def _eight_bit(image: Image.Image) -> np.ndarray:
@@ -243,9 +256,10 @@ def _decode_tiff(path: Path, file: BinaryIO, max_pixels: int) -> Samples:
         page = tiff.pages[0]
         size = (page.imagewidth, page.imagelength)
         _check_header(path, size, len(tiff.pages), max_pixels)
+        check_tiff(page, path.stat().st_size)
         if page.bitspersample <= 8:
             return _decode_with_pillow(path, file, "TIFF", max_pixels)
-        values = _tiff_values(page, file, tiff.byteorder)
+        values = _tiff_values(page, file, tiff.byteorder, max_pixels)
         orientation = page.tags.valueof(_ORIENTATION_TAG, 1)
     colours = 3 if page.photometric == 2 else 1
     if page.photometric == 0:  # white is zero
@@ -259,13 +273,14 @@ def _decode_tiff(path: Path, file: BinaryIO, max_pixels: int) -> Samples:
     return Samples(values, page.bitspersample, orientation, premultiplied=alpha == 1)
 
 
-def _tiff_values(page: Any, file: BinaryIO, byteorder: str) -> np.ndarray:
+def _tiff_values(page: Any, file: BinaryIO, byteorder: str, max_pixels: int) -> np.ndarray:
     """(H, W, K) samples of a TIFF page, as stored: not turned, not unmultiplied, not inverted."""
     wanted = {"uint16": 16, "float16": 16, "float32": 32, "float64": 64}
     known = page.photometric in (0, 1, 2) and page.axes in ("YX", "YXS", "SYX")
     if not known or wanted.get(str(page.dtype)) != page.bitspersample or page.samplesperpixel > 8:
         colour = getattr(page.photometric, "name", page.photometric)
         raise ValueError(f"a TIFF of {page.bitspersample}-bit {page.dtype} samples in {colour}")
+    check_segments(page, file, max_pixels)
     try:
         values = page.asarray()
     except ValueError as error:

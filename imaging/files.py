@@ -30,7 +30,7 @@ from imaging.decoding import (
     refusal,
     upright_planes,
 )
-from imaging.encoding import atomic_write, save_picture
+from imaging.encoding import atomic_write, delete_unfinished, part_name, save_picture
 
 if TYPE_CHECKING:  # torch takes a second to import, and the command line's help needs none of it
     from jaxtyping import Float
@@ -44,10 +44,12 @@ __all__ = [
     "PictureError",
     "Target",
     "atomic_write",
+    "delete_unfinished",
     "find_picture",
     "list_pictures",
     "load_picture",
     "load_target",
+    "part_name",
     "picture_shape",
     "save_picture",
 ]

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from imaging.encoding import atomic_write
+from imaging.encoding import atomic_write, delete_unfinished
 
 JPEG_QUALITY = 95
 MOST_CENTERS = 20_000
@@ -112,13 +112,13 @@ class FramesOnDisk:
     def add(self, frame: Frame) -> None:
         if not self._truth_kept:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with atomic_write(self.folder / "truth.png") as path:
+            with atomic_write(self.folder / "truth.png", durable=False) as path:
                 Image.fromarray(self.truth).save(path)
             self._truth_kept = True
         picture, facts = self._paths(frame.step)
         # Chroma at full size: the film halves it once more.
         Image.fromarray(frame.picture).save(picture, quality=JPEG_QUALITY, subsampling=0)
-        with atomic_write(facts) as path:
+        with atomic_write(facts, durable=False) as path:
             path.write_text(_to_json(frame))
         self._steps.append(frame.step)
 
@@ -131,6 +131,8 @@ class FramesOnDisk:
 
         Files that are no frames stay.
         """
+        if self.folder.is_dir():
+            delete_unfinished(self.folder)
         for entry in _entries(self.folder):  # pictures without JSON, too
             if (match := FILE.fullmatch(entry.name)) and int(match[1]) >= first_step:
                 entry.unlink()
@@ -140,6 +142,16 @@ class FramesOnDisk:
             self._truth_kept = False
             if not _entries(self.folder):
                 self.folder.rmdir()
+
+    def delete_damaged(self) -> None:
+        """Delete frames that cannot be read: a power cut may leave files without content."""
+        for step in self.steps:
+            try:
+                self._read(step)
+            except FramesError:
+                for path in self._paths(step):
+                    path.unlink(missing_ok=True)
+                self._steps.remove(step)
 
     def _paths(self, step: int) -> tuple[Path, Path]:
         stem = f"frame-{step:08d}"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from quick_start.film import make_video
     from quick_start.form import SettingsForm, settings_form
     from quick_start.memory import MemoryEstimate, estimate_memory
+    from quick_start.pools import cluster, process_pool
     from quick_start.presets import preset_names
     from quick_start.runs import Run, Runs
     from quick_start.training import train
@@ -34,6 +35,7 @@ __all__ = [
     "SettingsForm",
     "TimeEstimate",
     "TrainingConfig",
+    "cluster",
     "compare_batch_results",
     "compare_slider",
     "estimate_memory",
@@ -43,6 +45,7 @@ __all__ = [
     "play_video",
     "plot_metrics",
     "preset_names",
+    "process_pool",
     "set_config",
     "settings_form",
     "train",
@@ -57,6 +60,7 @@ _MODULES = {
     "SettingsForm": "form",
     "TimeEstimate": "estimate",
     "TrainingConfig": "config",
+    "cluster": "pools",
     "compare_batch_results": "analysis",
     "compare_slider": "analysis",
     "estimate_memory": "memory",
@@ -66,6 +70,7 @@ _MODULES = {
     "play_video": "analysis",
     "plot_metrics": "analysis",
     "preset_names": "presets",
+    "process_pool": "pools",
     "set_config": "config",
     "settings_form": "form",
     "train": "training",

@@ -46,6 +46,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def escaped(text: str) -> str:
+    """A text for HTML. What is no character, as in odd file names, could not be sent or stored."""
+    return html.escape(text.encode("utf-8", "backslashreplace").decode())
+
+
 def html_table(
     rows: Iterable[Sequence[str | Cell]], head: Sequence[str | Cell] = (), caption: str = ""
 ) -> str:
@@ -54,7 +59,7 @@ def html_table(
     if caption:
         parts.append(
             '<caption style="caption-side: top; text-align: left; white-space: nowrap">'
-            f"{html.escape(caption)}</caption>"
+            f"{escaped(caption)}</caption>"
         )
     if head:
         parts.append(f"<thead><tr>{''.join(_html_cell(c, 'th') for c in head)}</tr></thead>")
@@ -64,8 +69,8 @@ def html_table(
 
 def _html_cell(cell: str | Cell, tag: str = "td") -> str:
     cell = Cell(cell) if isinstance(cell, str) else cell
-    text = html.escape(cell.text)
-    title = f' title="{html.escape(cell.title)}"' if cell.title else ""
+    text = escaped(cell.text)
+    title = f' title="{escaped(cell.title)}"' if cell.title else ""
     side = "right" if cell.number else "left"
     content = f"<b>{text}</b>" if cell.bold else text
     style = f"text-align: {side}; padding: 0.2em 0.6em"
@@ -75,7 +80,7 @@ def _html_cell(cell: str | Cell, tag: str = "td") -> str:
 def image_tag(data: bytes, kind: str, description: str, style: str = "max-width: 100%") -> str:
     """A picture file inside HTML, so that it outlives its folder; ``kind`` such as ``png``."""
     source = f"data:image/{kind};base64,{b64encode(data).decode()}"
-    return f'<img src="{source}" alt="{html.escape(description)}" style="{style}">'
+    return f'<img src="{source}" alt="{escaped(description)}" style="{style}">'
 
 
 def text_table(rows: Iterable[Sequence[str]]) -> str:

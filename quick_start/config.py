@@ -8,6 +8,7 @@ import inspect
 import itertools
 import operator
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -64,11 +65,17 @@ class TrainingConfig(CommonSettings):
     @field_validator(*AXES)
     @classmethod
     def _each_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        for value in values:
-            if values.count(value) > 1:
+        for value, count in Counter(values).items():
+            if count > 1:
                 message = "{value} is named more than once, which would repeat a run; name it once"
                 raise PydanticCustomError("twice", message, {"value": repr(value)})
         return values
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The sweep of a single run."""
+        values = settings.model_dump()
+        return cls.build(input_filenames=values.pop("input_filename"), **values)
 
     def runs(self) -> list[Settings]:
         """The settings of each run: pictures outermost, steps innermost, in the order given."""

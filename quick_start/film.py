@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,27 @@ def make_video(
     seconds, count = time.perf_counter() - begun, len(frames.steps)
     _record(run, filming.facts(run.folder, settings, made=True, frames=count, seconds=seconds))
     return path
+
+
+def is_due(run: Run) -> bool:
+    """Whether a run was cut off while its film was made, and its frames are there."""
+    from fitting.filming import NOT_YET, frames_folder
+
+    film = run.record.get("film") or {}
+    return film.get("error") == NOT_YET and any(frames_folder(run.folder).glob("frame-*.json"))
+
+
+def make_due(run: Run) -> None:
+    """Make the film of a run that was cut off then. Where that fails, the frames stay."""
+    from fitting.filming import frames_folder
+    from imaging.film import FilmError
+    from imaging.frames import FramesError, FramesOnDisk
+
+    with suppress(FilmError, FramesError):
+        FramesOnDisk(frames_folder(run.folder)).delete_damaged()  # by a power cut
+        make_video(run, show=False)
+        if not run.settings.video_keep_frames:
+            FramesOnDisk(frames_folder(run.folder)).delete()
 
 
 def _kept_frames(run: Run) -> FramesOnDisk:

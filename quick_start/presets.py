@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from settings import SettingsError, load_yaml
+from settings import SettingsError
+from settings_files import load_yaml
 
 FOLDER = Path(__file__).resolve().parent.parent / "cfgs"
 SUFFIXES = (".yaml", ".yml")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, SupportsIndex, overload
 
+from quick_start import facts
 from settings import Settings, SettingsError
 
 SESSION = re.compile(r"session_(\d+)")
+ENDED_BY_ITSELF = ("finished", "stopped early")
 LONGEST_STEM = 120  # bytes of a picture's name, so that the folder's name stays below 255
 
 
@@ -45,14 +46,13 @@ class Run:
         """All facts of the run, read anew each time, for it may still be going on."""
         path = self.folder / "run.json"
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            return facts.read(path)
         except FileNotFoundError:
             raise RunError(f"{self.folder} is no run: there is no run.json in it.") from None
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise RunError(f"{path} cannot be read: {error}. Train again.") from error
-        if not isinstance(record, dict):
-            raise RunError(f"{path} is damaged: it holds no facts. Train again.")
-        return record
+        except ValueError as error:
+            raise RunError(f"{path} is damaged: {error}. Train again.") from error
 
     def _fact(self, name: str) -> Any:
         try:
@@ -65,13 +65,26 @@ class Run:
         """The settings that the run was made with."""
         try:
             return Settings.build(**self._fact("settings"))
-        except SettingsError as error:
+        except (SettingsError, TypeError) as error:
             raise RunError(f"{self.folder / 'run.json'}: {error}") from error
 
     @property
     def status(self) -> str:
         """``running``, ``finished``, ``stopped early``, ``interrupted`` or ``failed``."""
         return self._fact("status")
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run ended by itself and its model is there, all of it.
+
+        False where nobody can tell.
+        """
+        try:
+            size = self.model_path.stat().st_size
+            is_whole = size == (self.record.get("size") or {}).get("file_bytes", size)
+            return is_whole and self.status in ENDED_BY_ITSELF
+        except (RunError, OSError, AttributeError):
+            return False
 
     @property
     def picture(self) -> dict[str, Any]:
@@ -133,7 +146,14 @@ RunNames = RunName | Iterable[RunName]
 
 
 class Runs(list[Run]):
-    """Runs in a list that a notebook shows as a table, and a single one as its card."""
+    """Runs in a list that a notebook shows as a table, and a single one as its card.
+
+    Attributes
+    ----------
+    left : how many more the sweep has that were not begun, because it was stopped.
+    """
+
+    left = 0
 
     def _repr_html_(self) -> str:
         from quick_start.analysis.compare import compare_batch_results
@@ -149,6 +169,11 @@ class Runs(list[Run]):
     def __getitem__(self, index: Any) -> Any:
         found = super().__getitem__(index)
         return Runs(found) if isinstance(index, slice) else found
+
+    @property
+    def failed(self) -> Runs:
+        """Those that failed; ``record["error"]`` of each says why."""
+        return Runs(run for run in self if run.status == "failed")
 
     def __add__(self, others: list[Run]) -> Runs:
         return Runs([*self, *others])
@@ -182,23 +207,22 @@ def new_session(output_dir: str | os.PathLike[str]) -> Path:
         ) from error
 
 
-def run_folder(session: Path, settings: Settings, taken: Iterable[Path] = ()) -> Path:
-    """The folder of a run, ``<picture>-<gaussians>-<steps>``; it is not created.
+def run_name(settings: Settings, session: Path, used: Collection[str] = ()) -> str:
+    """The name of a run's folder, ``<picture>-<gaussians>-<steps>``.
 
     Parameters
     ----------
-    session : the session's folder.
     settings : of the run.
-    taken : folders of other runs of the session. Where one has this name already, because two
-        pictures have one stem, ``-2``, ``-3`` and so on is added.
+    session : the session's folder.
+    used : names of the session's other runs, casefolded. Where one has this name already, because
+        two pictures have one stem, ``-2``, ``-3`` and so on is added.
     """
     name = f"{_stem(settings)}-{settings.gaussians}-{settings.steps}"
-    used = {path.name.casefold() for path in taken}  # as on file systems that ignore case
     unique, count = name, 1
     while unique.casefold() in used or (session / unique).exists():
         count += 1
         unique = f"{name}-{count}"
-    return session / unique
+    return unique
 
 
 def _stem(settings: Settings) -> str:
@@ -239,7 +263,7 @@ def find_runs(runs: RunNames, output_dir: str | os.PathLike[str] = "output") -> 
         return [runs]
     if isinstance(runs, str | os.PathLike):
         for folder in (Path(output_dir, runs), Path(runs)):
-            if not (folder / "run.json").is_file() and (found := _runs_in(folder)):
+            if not (folder / "run.json").is_file() and (found := runs_in(folder)):
                 return found
         return [find_run(runs, output_dir)]
     found = [find_run(run, output_dir) for run in runs]
@@ -253,10 +277,10 @@ def all_runs(output_dir: str | os.PathLike[str] = "output") -> list[Run]:
     output = Path(output_dir)
     sessions = [e for e in _entries(output) if SESSION.fullmatch(e.name)]
     sessions.sort(key=lambda session: int(session.name.removeprefix("session_")))
-    return [run for session in sessions for run in _runs_in(session)]
+    return [run for session in sessions for run in runs_in(session)]
 
 
-def _runs_in(session: Path) -> list[Run]:
+def runs_in(session: Path) -> list[Run]:
     """Runs of a session in natural order: 500 Gaussians before 1000."""
     folders = [e for e in _entries(session) if (e / "run.json").is_file()]
     return [Run(folder) for folder in sorted(folders, key=lambda folder: natural(folder.name))]

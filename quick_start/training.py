@@ -1,52 +1,64 @@
-"""Trains a sweep: every run in its turn, each recorded in its own folder."""
+"""Trains a sweep: every run in its own folder, here or spread over an executor's workers."""
 
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import closing
-from functools import partial
+from concurrent.futures import Executor
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from events import Event, RunEnded, Status
+from events import RunEnded
 from quick_start.config import TrainingConfig, picture_path
 from quick_start.dashboard import View, open_view
-from quick_start.runs import Run, Runs, new_session, run_folder
+from quick_start.runs import Run, RunError, Runs
+from quick_start.sweep.engines import Spread, one_by_one
+from quick_start.sweep.plan import Plan, Task, new_plan, refused, resumed_plan
+from quick_start.sweep.stopping import Stopping
+from quick_start.sweep.summary import Summary, described
 from settings import Settings, SettingsError
 
 
 class TrainingError(RuntimeError):
-    """A run failed; the message names it and its log.
+    """No run could be completed, and at least one failed; the message names them and their logs.
 
     Attributes
     ----------
-    runs : the runs so far, the failed one included.
+    runs : the runs so far, the failed ones included.
     """
 
     def __init__(self, message: str, runs: Sequence[Run] = ()):
         super().__init__(message)
-        self.runs = list(runs)
+        self.runs = Runs(runs)
 
 
 def train(
-    config: TrainingConfig,
+    config: TrainingConfig | None = None,
     *,
+    resume: str | os.PathLike[str] | None = None,
+    executor: Executor | None = None,
     show: bool = True,
     display: Callable[..., Any] | None = None,
     stop: threading.Event | None = None,
 ) -> Runs:
-    """Train every run of a configuration, in order, in one new session.
+    """Train every run of a configuration, in a new session or going on in an earlier one.
 
-    The kernel's interrupt, Ctrl-C, the Stop button of the live view and ``stop`` all end the sweep
-    at the end of the step, and keep what was reached. In a thread other than the main one, Ctrl-C
-    is left alone.
+    A run that fails is recorded in its folder, and the others go on. The kernel's interrupt,
+    Ctrl-C, the Stop button of the live view and ``stop`` all end the sweep at the end of the step,
+    and keep what was reached; ``resume`` goes on from there. In a thread other than the main one,
+    Ctrl-C is left alone.
 
     Parameters
     ----------
-    config : from :func:`set_config`.
+    config : from :func:`set_config`. With ``resume`` it may be left out, or name further runs.
+    resume : a session such as ``session_3``, whose runs that are complete are skipped. The others
+        go on from their newest checkpoint, or begin anew where there is none.
+    executor : trains runs at the same time, as many as it has workers; None trains one after
+        another in this process. Any :class:`concurrent.futures.Executor` will do whose workers see
+        the same files: :func:`process_pool` on this machine, :func:`cluster` with Dask, or
+        ipyparallel's. Each run has a GPU for itself, and waits until there is one.
     show : whether to show the progress.
     display : shows the widget of the live view, called as ``display(widget, display_id=True,
         metadata=...)``; None is IPython's. Where it returns nothing, the record of the sweep is
@@ -55,26 +67,27 @@ def train(
 
     Returns
     -------
-    The runs, in order. After an interruption: those so far, the interrupted one included.
+    The runs, in order, failed ones included: ``.failed`` lists these. After an interruption: those
+    so far, the interrupted ones included.
 
     Raises
     ------
     SettingsError, PictureError, CheckpointError
-        Before anything is written, where a run cannot start; all are ValueErrors.
+        Before anything is written, where no run can start; all are ValueErrors.
+    BusyError
+        Where another process trains in the session that is to be resumed.
     TrainingError
-        Where a run failed. Its folder, and those of the runs before it, keep what was reached.
+        Where runs failed and none is complete. Their folders keep what was reached.
     """
-    if not isinstance(config, TrainingConfig):
+    if (config is None and resume is None) or not isinstance(config, TrainingConfig | None):
         kind = type(config).__name__
         raise SettingsError(f"train() got a {kind}; give it what set_config() returned")
-    planned = config.runs()
-    for settings in planned:  # all, so that the last of a long sweep is not the one that fails
-        _check(settings, Path(settings.output_dir))
-    session = new_session(config.output_dir)
-    folders: list[Path] = []
-    for settings in planned:
-        folders.append(run_folder(session, settings, folders))
-    return _train_all(planned, folders, show=show, display=display, stop=stop)
+    if resume is None:
+        _check(config.runs(), deeply=executor is None)
+        plan = new_plan(config)
+    else:
+        plan = resumed_plan(config, resume)
+    return _carry_out(plan, executor, show=show, display=display, stop=stop)
 
 
 def train_one(
@@ -91,14 +104,15 @@ def train_one(
     Raises
     ------
     SettingsError, PictureError, CheckpointError, TrainingError
-        As :func:`train` does.
+        As :func:`train` does, and where there is no checkpoint to go on from.
     """
-    if resume is not None:
-        _check(settings, Path(resume), resume=True)
-        return _one(_train_all([settings], [Path(resume)], show=show, resume=True))
-    _check(settings, Path(settings.output_dir))
-    folder = run_folder(new_session(settings.output_dir), settings)
-    return _one(_train_all([settings], [folder], show=show))
+    config = TrainingConfig.of(settings)
+    if resume is None:
+        return _one(train(config, show=show))
+    folder = Path(resume)
+    _build(settings, folder, resume=True)
+    plan = Plan(folder.parent, config, (Task(0, settings, folder),), written=False)
+    return _one(_carry_out(plan, None, show=show))
 
 
 def _one(runs: Sequence[Run]) -> Run:
@@ -108,7 +122,28 @@ def _one(runs: Sequence[Run]) -> Run:
     return runs[0]
 
 
-def _check(settings: Settings, folder: Path, *, resume: bool = False) -> None:
+def _check(planned: Sequence[Settings], *, deeply: bool) -> None:
+    """Raise where no run can start; nothing is written. Single ones may fail when it is their turn.
+
+    Parameters
+    ----------
+    deeply : whether to make a run ready, rather than read the headers of pictures only.
+    """
+    first: Exception | None = None
+    for settings in planned:
+        error = refused(settings)
+        if error is None and deeply:
+            try:
+                _build(settings, Path(settings.output_dir))
+            except ValueError as problem:
+                error = problem
+        if error is None:
+            return
+        first = first or error
+    raise first
+
+
+def _build(settings: Settings, folder: Path, *, resume: bool = False) -> None:
     """Prepare a run and throw it away, which raises where it cannot start; nothing is written."""
     from model import GaussianSplatting2D
 
@@ -116,114 +151,59 @@ def _check(settings: Settings, folder: Path, *, resume: bool = False) -> None:
     GaussianSplatting2D(settings, folder, resume=resume)
 
 
-def _train_all(
-    planned: Sequence[Settings],
-    folders: Sequence[Path],
+def _carry_out(
+    plan: Plan,
+    executor: Executor | None,
     *,
     show: bool,
     display: Callable[..., Any] | None = None,
     stop: threading.Event | None = None,
-    resume: bool = False,
 ) -> Runs:
-    runs = Runs(Run(folder) for folder in folders)
+    runs = plan.runs
     stopping = Stopping(stop)
-    view = open_view(
-        [str(run) for run in runs], [str(folder) for folder in folders],
-        show=show, display=display, stop=stopping.event,
-    )  # fmt: skip
-    with view, stopping:
-        for index, (run, settings) in enumerate(zip(runs, planned, strict=True)):
-            try:
-                stopping.check()
-                _train_run(run, settings, resume, stopping, partial(view.take, index))
-            except KeyboardInterrupt:
-                return _interrupted(view, index, runs)
-            except Exception as error:
-                raise _failed(view, index, runs, error) from error
-    return runs
+    tasks = plan.to_do()
+    with stopping, plan.begun():  # so that all is put in order before SIGTERM ends the process
+        view = open_view(
+            [str(run) for run in runs], [str(run.folder) for run in runs],
+            show=show, display=display, stop=stopping.event,
+        )  # fmt: skip
+
+        def ended(task: Task, error: Exception | None) -> None:
+            _show_end(view, task.index, task.run, error)
+
+        with view:
+            for index in set(range(len(runs))) - {task.index for task in tasks}:
+                view.know(index, _end(runs[index]))
+            if executor is None:
+                errors = one_by_one(tasks, view, stopping, ended)
+            else:
+                errors = Spread(plan, executor, view, stopping, ended).train(tasks)
+            summary = Summary.of(plan, errors)
+            if not summary.is_hopeless:
+                for note in summary.notes():
+                    view.note(note)
+    if summary.is_hopeless:
+        raise TrainingError(summary.failures(), summary.begun) from summary.failed[0][1]
+    return summary.begun
 
 
-def _train_run(
-    run: Run, settings: Settings, resume: bool, stopping: Stopping, take: Callable[[Event], None]
-) -> None:
-    from model import GaussianSplatting2D
-
-    model = GaussianSplatting2D(settings, run.folder, resume=resume)
-    model.stop_asked = stopping.asked
-    with closing(model.optimize()) as events:  # closing it keeps what was reached
-        for event in events:
-            take(event)
-            stopping.check()
-
-
-class Stopping:
-    """Whether a sweep is to end: because of Ctrl-C, or of ``event``, which anybody may set.
-
-    Both wait for :meth:`check`, which raises KeyboardInterrupt; a second Ctrl-C does not. In the
-    middle of a compiled kernel it would turn into a SystemError, and the run would count as failed.
-    The trainer gives a sign of life several times a second, so the wait is short.
-    """
-
-    def __init__(self, event: threading.Event | None = None) -> None:
-        self.event = threading.Event() if event is None else event
-        self._pressed = False
-
-    def __enter__(self) -> Self:
-        self._in_charge = threading.current_thread() is threading.main_thread()
-        if self._in_charge:  # others may not, and are not interrupted either
-            self._before = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._in_charge:
-            signal.signal(signal.SIGINT, self._before or signal.SIG_DFL)
-
-    def _note(self, number: int, frame: object) -> None:
-        if self._pressed:
-            raise KeyboardInterrupt
-        self._pressed = True  # and not the event, whose lock may be held at this very moment
-
-    def asked(self) -> bool:
-        """Whether the sweep is to end."""
-        return self._pressed or self.event.is_set()
-
-    def check(self) -> None:
-        """Raise KeyboardInterrupt if the sweep is to end."""
-        if self.asked():
-            raise KeyboardInterrupt
+def _show_end(view: View, index: int, run: Run, error: Exception | None) -> None:
+    """Tell the view of an end that the trainer did not announce."""
+    if view.runs[index].ended:
+        return
+    try:
+        event = _end(run)
+    except (RunError, KeyError):
+        if error is None:
+            return  # it was stopped before it began
+        event = RunEnded(view.runs[index].step, view.runs[index].seconds, "failed", run.folder)
+    if error is not None:
+        event = replace(event, status="failed", error=described(error))
+    view.take(index, event)
 
 
-def _interrupted(view: View, index: int, runs: Sequence[Run]) -> Runs:
-    kept = Runs(run for run in runs[: index + 1] if (run.folder / "run.json").exists())
-    left = len(runs) - len(kept)
-    more = f"; {left} of {len(runs)} runs were not started" if left else ""
-    if runs[index] not in kept:
-        after = f" after {kept[-1]}" if kept else " before the first run"
-        view.note(f"Stopped{after}{more}.")
-        return kept
-    _show_end(view, index, runs[index])
-    where = "in" if runs[index].status == "interrupted" else "after"
-    view.note(f"Interrupted {where} {runs[index]}. What was reached is kept{more}.")
-    return kept
-
-
-def _failed(view: View, index: int, runs: Sequence[Run], error: Exception) -> TrainingError:
-    run = runs[index]
-    kept = [other for other in runs[: index + 1] if (other.folder / "run.json").exists()]
-    _show_end(view, index, run, f"{type(error).__name__}: {error}")
-    log = f" Its log: {run.log_path}." if run.log_path.exists() else ""
-    finished = f" {index} of {len(runs)} runs before it are kept." if index else ""
-    message = f"{run} failed: {type(error).__name__}: {error}{log}{finished}"
-    return TrainingError(message, kept)
-
-
-def _show_end(view: View, index: int, run: Run, error: str = "") -> None:
-    """Tell the view of an end that the trainer could no longer announce."""
-    state = view.runs[index]
-    step, seconds, scores = state.step, state.seconds, {}
-    status: Status = "failed" if error else "interrupted"
-    if (run.folder / "run.json").exists():
-        record, scores = run.record, run.scores
-        step, status = record["steps_done"], record["status"]
-        seconds = (record.get("seconds") or {}).get("training", seconds)
-    view.take(index, RunEnded(step, seconds, status, run.folder, scores, error))
+def _end(run: Run) -> RunEnded:
+    """How a run ended, by its record."""
+    record = run.record
+    seconds = (record.get("seconds") or {}).get("training", 0.0)
+    return RunEnded(record["steps_done"], seconds, record["status"], run.folder, run.scores)

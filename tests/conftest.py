@@ -60,6 +60,23 @@ def input_dir(tmp_path: Path) -> Path:
     return folder
 
 
+def two_pictures(folder: Path) -> None:
+    """``input/cat.png`` and ``input/dog.png`` in a folder, both 32×24."""
+    (folder / "input").mkdir()
+    y, x = np.mgrid[:24, :32]
+    picture = np.stack([x * 8, y * 10, 255 * ((x // 8 + y // 8) % 2)], -1).astype(np.uint8)
+    Image.fromarray(picture).save(folder / "input" / "cat.png")
+    Image.fromarray(255 - picture).save(folder / "input" / "dog.png")
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with two pictures."""
+    two_pictures(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 # A real browser
 
 

@@ -24,6 +24,11 @@ config = set_config(
 """
 TRAIN = "runs = train(config)"
 PLAY = "play_video(runs[0])"
+SPREAD = """
+from quick_start import process_pool
+with process_pool(2) as executor:
+    runs = train(config, executor=executor)
+"""
 IN_A_THREAD = """
 place, found = ipywidgets.VBox(), []
 display(place)
@@ -60,8 +65,8 @@ def assert_prompt(notebook: browser.NotebookPage, press: Callable[[], None]) -> 
 
 def assert_kept(lab: browser.Lab) -> None:
     """An interrupted run has everything that a finished one has."""
-    (folder,) = lab.folder.glob("output/session_*/*")
-    record = json.loads((folder / "run.json").read_text())
+    (path,) = lab.folder.glob("output/session_*/*/run.json")
+    folder, record = path.parent, json.loads(path.read_text())
     assert record["status"] == "interrupted"
     assert record["steps_done"] > 0
     for name in ("model.pt", "rendered.jpg", "metrics.csv", "training_video.mp4"):
@@ -92,6 +97,23 @@ def test_the_stop_button_ends_a_cell_and_leaves_a_record(lab: browser.Lab) -> No
     assert record.metadata["splatbook"]["runs"]
     for part in ("<svg", "data:image/jpeg", "interrupted", "waiting"):
         assert part in record.data["text/html"]
+
+
+def test_runs_in_other_processes_are_shown_and_stopped_too(lab: browser.Lab) -> None:
+    notebook = train_in(lab, SPREAD)
+    output = notebook.output(1)
+    stop = output.get_by_role("button", name="Stop")
+    stop.wait_for(state="visible")
+    wait_for_curves(notebook)
+    notebook.wait(  # both go on
+        "index => NOTEBOOK.content.widgets[index].node.querySelectorAll('tr b').length == 2", 1
+    )
+    assert output.locator(".widget-image:visible").count() == 2  # target and rendering
+    assert_prompt(notebook, stop.click)
+    output.get_by_text("Interrupted in session_1/cat-100-1000000").wait_for()
+    paths = list(lab.folder.glob("output/session_*/*/run.json"))
+    assert [json.loads(path.read_text())["status"] for path in paths] == ["interrupted"] * 2
+    assert notebook.errors() == []
 
 
 def test_the_kernels_interrupt_does_the_same(lab: browser.Lab) -> None:

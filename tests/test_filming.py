@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from events import Evaluated, FileSaved, FilmProgress, Notice, RunEnded
+from fitting.filming import kept_folder
 from fitting.measure import quality
 from fitting.memory import host_bytes
 from imaging import film as film_module
@@ -228,22 +229,33 @@ class TestEnds:
         list(whole.optimize())
         until(broken, Evaluated, 40)
         assert len(film(broken).pictures) == 5
-        assert FramesOnDisk(frames(broken)).steps == [0, 10, 20, 30, 40]
+        assert not frames(broken).exists()
+        assert FramesOnDisk(kept_folder(broken.folder)).steps == [0, 10, 20, 30, 40]
         again = make(run="broken", resume=True, **options)
-        assert again.step == 30
+        assert again.step == 40
         list(again.optimize())
         found, expected = film(again).pictures, film(whole).pictures
         assert found.shape == expected.shape
         # Frames that were in memory went through JPEG to be kept for the resumed run.
         assert abs(found.astype(int) - expected).mean() <= (0 if on_disk else 2)
         assert not frames(again).exists()
+        assert not kept_folder(again.folder).exists()
+
+    def test_frames_that_a_power_cut_emptied_are_left_out(self, make):
+        until(broken := make(steps=60), Evaluated, 40)
+        (kept_folder(broken.folder) / "frame-00000020.jpg").write_bytes(b"")
+        (kept_folder(broken.folder) / "frame-00000030.json").write_bytes(b"")
+        again = make(steps=60, resume=True)
+        list(again.optimize())
+        assert facts(again)["status"] == "finished"
+        assert len(film(again).pictures) == 5  # 0, 10, 40, 50, 60
 
     def test_a_film_of_another_size_begins_where_the_run_goes_on(self, make):
         options = {"steps": 60, "save_ckpt_steps": 15}
         until(make(**options), Evaluated, 40)
         again = make(resume=True, video_max_width=64, **options)
         list(again.optimize())
-        assert film(again).pictures.shape == (4, 24, 64, 3)
+        assert film(again).pictures.shape == (2, 24, 64, 3)  # steps 50 and 60
 
     def test_a_new_run_does_not_show_what_an_old_one_left(self, make):
         list(make(video_keep_frames=True, steps=90).optimize())

@@ -26,6 +26,7 @@ from imaging.files import (
     list_pictures,
     load_picture,
     load_target,
+    part_name,
     save_picture,
 )
 
@@ -844,6 +845,23 @@ class TestSaving:
             save_picture(tmp_path / name, pixels, **options)
         assert str(tmp_path / name) in str(caught.value)
         assert os.listdir(tmp_path) == []
+
+
+class TestNamesOfPartsOfAStack:
+    @pytest.mark.parametrize("name", ["wood", "木目", "a.b c", "x" * 238, "\udcff"])
+    def test_what_fits_is_kept(self, name):
+        assert part_name("ground_truth", name, ".png") == f"ground_truth_{name}.png"
+
+    @pytest.mark.parametrize("letter", ["x", "ü", "木", "😀"])
+    def test_what_is_too_long_is_cut_and_can_be_written(self, tmp_path, letter):
+        long = (letter * 251).encode()[:251].decode(errors="ignore")
+        names = [part_name("ground_truth", long[:-1] + end, ".png") for end in "ab"]
+        assert names[0] != names[1]
+        for name in names:
+            assert name.startswith(f"ground_truth_{letter * 50}")
+            assert name.endswith(".png")
+            save_picture(tmp_path / name, torch.zeros(1, 2, 2))
+        assert sorted(os.listdir(tmp_path)) == sorted(names)
 
 
 class TestAtomicWrite:

@@ -38,10 +38,11 @@ def hide_gpus(monkeypatch):
     monkeypatch.setattr(machine, "has_gpu", lambda: False)
 
 
-def test_a_gpu_is_used_where_there_is_one(gpu):
+def test_the_current_gpu_is_used_where_there_is_one(gpu):
+    gpu.setattr(torch.cuda, "current_device", lambda: 1)
     assert machine.gpu_problem() is None
     for wanted in ("auto", "cuda"):
-        assert machine.choose_device(wanted) == (torch.device("cuda"), "")
+        assert machine.choose_device(wanted) == (torch.device("cuda", 1), "")
     assert machine.choose_device("cpu") == (torch.device("cpu"), "")
     assert machine.describe(torch.device("cuda")) == "cuda (NVIDIA H200)"
 

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 from events import Evaluated, GaussiansAdded, LearningRateDecayed, Notice, RunEnded, RunStarted
+from fitting import checkpoints
 from fitting.gaussians import CheckpointError, Gaussians
 from imaging.files import PictureError
 from model import DivergedError, GaussianSplatting2D
@@ -112,29 +114,104 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(make):
 GROWING = {"use_progressive": True, "adaptive_refinement": True, "add_steps": 10, "add_times": 4}
 
 
+FLOWING = {
+    "steps": 60, "eval_steps": 10, "lr_schedule": True, "check_decay_steps": 10,
+    "decay_threshold": 0.01, "post_min_steps": 20, "make_training_video": False,
+}  # fmt: skip
+
+
+def assert_same_run(run: GaussianSplatting2D, whole: GaussianSplatting2D) -> None:
+    """Parameters, measurements and scores are equal in every digit."""
+    assert facts(run)["status"] == facts(whole)["status"]
+    for name, tensor in whole.gaussians.tensors().items():
+        assert torch.equal(tensor, run.gaussians.tensors()[name]), name
+    timeless = [k for k in rows(whole)[0] if not k.endswith("accum")]
+    assert [[r[k] for k in timeless] for r in rows(run)] == [
+        [r[k] for k in timeless] for r in rows(whole)
+    ]
+    assert facts(run)["scores"] == facts(whole)["scores"]
+
+
+def end_at_event(run: GaussianSplatting2D, number: int) -> bool:
+    """Interrupt a run at its so-manieth event; whether it came so far."""
+    for index, _ in enumerate(events := run.optimize()):
+        if index == number:
+            events.close()
+            return True
+    return False
+
+
 @pytest.mark.parametrize("growth", [{}, GROWING])
-def test_a_resumed_run_ends_with_the_numbers_of_an_unbroken_one(make, growth):
-    options = {"steps": 60, "lr_schedule": True, "check_decay_steps": 10, **growth}
-    options |= {"decay_threshold": 0.01, "post_min_steps": 20, "save_ckpt_steps": 15}
+def test_a_run_goes_on_from_its_newest_checkpoint_as_if_unbroken(make, growth):
+    options = FLOWING | growth | {"save_ckpt_steps": 15}
     whole = make(run="whole", **options)
     list(whole.optimize())
     broken = make(run="broken", **options)
-    for event in (events := broken.optimize()):
+    for event in broken.optimize():
         if event.step > 35:
-            events.close()
-            break
-    assert facts(broken)["status"] == "interrupted"
+            break  # as if the process was killed: what it would still write is deleted
+    shutil.rmtree(checkpoints.resume_folder(broken.folder))
     again = make(run="broken", resume=True, **options)
     assert again.step == 30
     list(again.optimize())
-    assert facts(again)["status"] == facts(whole)["status"]
-    for name, tensor in whole.gaussians.tensors().items():
-        assert torch.equal(tensor, again.gaussians.tensors()[name]), name
-    timeless = [k for k in rows(whole)[0] if not k.endswith("accum")]
-    assert [[r[k] for k in timeless] for r in rows(again)] == [
-        [r[k] for k in timeless] for r in rows(whole)
-    ]
-    assert facts(again)["scores"] == facts(whole)["scores"]
+    assert_same_run(again, whole)
+
+
+@pytest.mark.parametrize("growth", [{}, GROWING])
+def test_a_run_that_was_interrupted_at_any_event_goes_on_as_if_unbroken(make, growth, monkeypatch):
+    signs_of_life(monkeypatch, math.inf)  # whose number would depend on the machine
+    options = FLOWING | growth
+    whole = make(run="whole", **options)
+    count = len(list(whole.optimize()))
+    assert count > 8
+    for number in range(2, count - 1):
+        run = f"at-{number}"
+        broken = make(run=run, **options)
+        assert end_at_event(broken, number)
+        assert facts(broken)["status"] == "interrupted"
+        again = make(run=run, resume=broken.step > 0, **options)
+        assert again.step == broken.step
+        list(again.optimize())
+        assert_same_run(again, whole)
+        assert not checkpoints.resume_folder(again.folder).exists()
+
+
+def signs_of_life(monkeypatch, seconds: float) -> None:
+    """Have so many seconds between two events that only tell how far a run is."""
+    monkeypatch.setattr("model.STRETCH_SECONDS", seconds)
+    monkeypatch.setattr("fitting.step.STRETCH_SECONDS", seconds)
+
+
+def test_a_run_may_be_interrupted_after_every_few_steps(make, monkeypatch):
+    options = FLOWING | GROWING
+    whole = make(run="whole", **options)
+    list(whole.optimize())
+    signs_of_life(monkeypatch, 0.0)  # one after each step
+    run = make(run="broken", **options)
+    interruptions = 0
+    while end_at_event(run, 3):
+        interruptions += 1
+        run = make(run="broken", resume=run.step > 0, **options)
+    assert 20 < interruptions < 80
+    assert_same_run(run, whole)
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(make):
+    list(make(save_ckpt_steps=20).optimize())
+    newest, older, *_ = checkpoints.saved_checkpoints(make().folder)
+    newest.write_bytes(newest.read_bytes()[:500])
+    again = make(save_ckpt_steps=20, resume=True)
+    assert again.step == int(older.stem.removeprefix("checkpoint-"))
+    told = [event.message for event in again.optimize() if isinstance(event, Notice)]
+    assert any(newest.name in text and "goes on from an older one" in text for text in told)
+
+
+def test_checkpoints_that_are_all_damaged_are_named(make):
+    list(make(save_ckpt_steps=20).optimize())
+    for path in checkpoints.saved_checkpoints(make().folder):
+        path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"checkpoint-.*No other checkpoint is left"):
+        make(save_ckpt_steps=20, resume=True)
 
 
 def test_resuming_with_other_settings_is_refused(make):
@@ -489,7 +566,7 @@ def test_a_truncated_model_file_is_refused(make, tmp_path, keep):
         ({"feat": "text"}, "feat is str"),
         ({"width": 0}, "its size is 0×"),
         ({"settings": {"topk": 999}}, "topk=999"),
-        ({"channels": [5]}, r"feat is \(2, 3\), it must be \(2, 5\)"),
+        ({"channels": [1]}, r"feat is \(2, 3\), it must be \(2, 1\)"),
     ],
 )
 def test_a_model_file_of_another_shape_is_refused(make, tmp_path, change, message):

@@ -19,7 +19,8 @@ from tests.test_notebook import cells, outputs
 
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SMALL = {"gaussians": [60], "steps": [8]}
-SMALL_BY_NAME = {"sweep": {"gaussians": [40, 60], "steps": [4, 8], "eval_steps": 4}}
+GRID = {"gaussians": [40, 60], "steps": [4, 8], "eval_steps": 4}
+SMALL_BY_NAME = {"sweep": GRID, "workers": GRID}
 MOST_BYTES = 1_500_000
 LINK = re.compile(r"\]\(([^)#]+)\)")
 FILM = re.compile(r'src="data:video/mp4;base64,([^"]+)"')
@@ -35,9 +36,9 @@ def shipped(request: pytest.FixtureRequest) -> Notebook:
 # What ships
 
 
-def test_all_five_are_there() -> None:
+def test_all_six_are_there() -> None:
     names = {path.stem for path in PATHS}
-    assert names == {"sweep", "films", "large-pictures", "textures", "rendering"}
+    assert names == {"sweep", "films", "large-pictures", "textures", "rendering", "workers"}
 
 
 def test_a_notebook_is_valid_and_its_cells_have_names(shipped: Notebook) -> None:
@@ -150,6 +151,17 @@ def test_sweep_compares_every_run_and_names_the_affordable_ones(executed: Notebo
     for name in ("budget-pictures", "curves"):
         assert "image/png" in outputs(executed, name)[0].data
     assert "splatbook-slider" in html(executed, "slider")
+
+
+@pytest.mark.parametrize("executed", ["workers"], indirect=True)
+def test_workers_train_here_and_in_a_cluster_and_go_on(executed: Notebook) -> None:
+    for name, session in (("pool", 1), ("resume", 2), ("cluster", 3)):
+        record = html(executed, name)
+        for run in ("cat-40-4", "cat-40-8", "cat-60-4", "cat-60-8"):
+            assert f"session_{session}/{run}" in record
+        assert record.count(">finished<") == 4
+        assert "failed" not in record
+    assert "No runs." in html(executed, "failed")
 
 
 @pytest.mark.parametrize("executed", ["films"], indirect=True)

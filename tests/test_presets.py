@@ -10,6 +10,7 @@ from PIL import Image
 import main
 from quick_start import set_config
 from quick_start.presets import preset_names, preset_path, preset_purpose, preset_values
+from quick_start.runs import Runs
 from settings import Settings, SettingsError
 
 PICTURE = {"input_filenames": "cat.png"}
@@ -114,7 +115,7 @@ def test_a_value_out_of_range_names_all_presets_that_were_used() -> None:
 )
 def test_the_shell_takes_names_too(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr("quick_start.train", lambda config: seen.append(config) or [])
+    monkeypatch.setattr("quick_start.train", lambda config, **_: seen.append(config) or Runs())
     main.cli(["train", "--input-filenames", "cat.png", *options, "--steps", "3"])
     (config,) = seen
     assert (config.gaussians, config.steps, config.video_iterations) == ((20_000,), (3,), 25)

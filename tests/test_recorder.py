@@ -62,7 +62,7 @@ class TestRows:
             recorder.measure(each)
         recorder.close("finished")
         again = Recorder(recorder.folder, {})
-        again.load_rows(1000)
+        again.load(1000)
         assert again.rows == rows
         assert all(type(new["step"]) is int for new in again.rows)
         assert math.copysign(1, again.rows[-1]["total_loss"]) == -1
@@ -71,7 +71,7 @@ class TestRows:
         recorder.measure(row(3, total_loss=math.nan))
         recorder.close("failed")
         again = Recorder(recorder.folder, {})
-        again.load_rows(3)
+        again.load(3)
         assert math.isnan(again.rows[0]["total_loss"])
 
     def test_the_columns_are_those_of_the_documents(self, recorder):
@@ -88,25 +88,32 @@ class TestRows:
             recorder.measure(row(step))
         recorder.close("interrupted")
         again = Recorder(recorder.folder, {})
-        again.load_rows(20)
+        again.load(20)
         assert [each["step"] for each in again.rows] == [0, 10, 20]
 
-    def test_a_new_run_does_not_read_what_lies_there(self, recorder):
-        (recorder.folder / "metrics.csv").write_text("step\nnonsense\n")
-        recorder.load_rows(-1)
-        assert recorder.rows == []
-
     def test_there_may_be_no_rows_to_take_over(self, recorder):
-        recorder.load_rows(10)
+        recorder.load(10)
         assert recorder.rows == []
 
     @pytest.mark.parametrize(
         "text", ["step,psnr\n1\n", "step,psnr\n1,x\n", "psnr\n1\n", "step\n''"]
     )
-    def test_damaged_measurements_are_named(self, recorder, text):
+    def test_damaged_measurements_are_given_up_with_a_notice(self, recorder, text):
         (recorder.folder / "metrics.csv").write_text(text)
-        with pytest.raises(ValueError, match=r"metrics\.csv is damaged.*Delete it"):
-            recorder.load_rows(10)
+        recorder.load(10)
+        assert recorder.rows == []
+        (notice,) = recorder.facts["notices"]
+        assert notice.startswith("metrics.csv was damaged (")
+        assert notice.endswith("): it begins after step 10")
+
+    def test_a_resumed_run_keeps_the_log_of_the_attempt_before(self, recorder):
+        recorder.fail(ValueError("first"))
+        recorder.close("failed")
+        again = Recorder(recorder.folder, {})
+        again.load(7)
+        again.close("finished")
+        text = again.log_path.read_text()
+        assert text.index("ValueError: first") < text.index("resumed after step 7")
 
     def test_without_measurements_there_is_no_file(self, recorder):
         recorder.close("finished")

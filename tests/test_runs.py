@@ -23,7 +23,7 @@ from quick_start.runs import (
     find_run,
     find_runs,
     new_session,
-    run_folder,
+    run_name,
 )
 from settings import Settings, SettingsError
 from tests.films import make_film
@@ -110,36 +110,37 @@ def test_an_output_folder_that_cannot_be_used_names_output_dir(
 
 
 def test_a_run_folder_is_named_after_picture_gaussians_and_steps(tmp_path: Path) -> None:
-    made = run_folder(tmp_path, settings("some/where/my.cat.png", gaussians=7, steps=9))
-    assert made == tmp_path / "my.cat-7-9"
-    assert not made.exists()
+    made = run_name(settings("some/where/my.cat.png", gaussians=7, steps=9), tmp_path)
+    assert made == "my.cat-7-9"
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_stack_is_named_after_its_folder(tmp_path: Path) -> None:
     (tmp_path / "input" / "brick.v2").mkdir(parents=True)
     for name in ("brick.v2", "brick.v2/"):
-        made = run_folder(tmp_path, settings(name, input_dir=str(tmp_path / "input")))
-        assert made.name == "brick.v2-1000-2000"
+        made = run_name(settings(name, input_dir=str(tmp_path / "input")), tmp_path)
+        assert made == "brick.v2-1000-2000"
 
 
 def test_pictures_with_one_stem_get_different_folders(tmp_path: Path) -> None:
-    taken: list[Path] = []
+    taken: list[str] = []
     for name in ("Cat.png", "cat.jpg", "a/cat.png", "cat.png"):
-        taken.append(run_folder(tmp_path, settings(name), taken))
+        used = [other.casefold() for other in taken]
+        taken.append(run_name(settings(name), tmp_path, used))
     # The second has a number too, because some file systems ignore case.
-    assert [path.name for path in taken] == [
+    assert taken == [
         "Cat-1000-2000", "cat-1000-2000-2", "cat-1000-2000-3", "cat-1000-2000-4",
     ]  # fmt: skip
     (tmp_path / "cat-1000-2000").mkdir()
-    assert run_folder(tmp_path, settings("cat.png")).name == "cat-1000-2000-2"
+    assert run_name(settings("cat.png"), tmp_path) == "cat-1000-2000-2"
 
 
 @pytest.mark.parametrize("stem", ["x" * 251, "ü" * 120, "画" * 80])
 def test_a_long_name_is_cut_so_that_the_folder_can_be_made(tmp_path: Path, stem: str) -> None:
-    made = run_folder(tmp_path, settings(stem + ".png", gaussians=10_000_000, steps=10_000_000))
-    made.mkdir()
-    assert made.name.endswith("-10000000-10000000")
-    assert made.name.startswith(stem[0] * 30)
+    made = run_name(settings(stem + ".png", gaussians=10_000_000, steps=10_000_000), tmp_path)
+    (tmp_path / made).mkdir()
+    assert made.endswith("-10000000-10000000")
+    assert made.startswith(stem[0] * 30)
 
 
 # Reading back

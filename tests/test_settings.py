@@ -17,9 +17,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-import settings_docs
+import settings_files
 from quick_start import TrainingConfig
-from settings import OLD_NAMES, Settings, SettingsError, describe_range, groups, load_yaml
+from settings import OLD_NAMES, Settings, SettingsError, describe_range, groups
+from settings_files import load_yaml
 
 ROOT = Path(__file__).parent.parent
 FIELDS = Settings.model_fields
@@ -111,8 +112,8 @@ class TestDerivedFiles:
     @pytest.mark.parametrize(
         ("path", "text"),
         [
-            ("cfgs/default.yaml", settings_docs.as_yaml()),
-            ("docs/settings.md", settings_docs.as_markdown()),
+            ("cfgs/default.yaml", settings_files.as_yaml()),
+            ("docs/settings.md", settings_files.as_markdown()),
         ],
     )
     def test_the_file_is_what_the_declarations_give(self, path, text):
@@ -122,7 +123,7 @@ class TestDerivedFiles:
     def test_python_m_settings_writes_both(self, tmp_path):
         for folder in ("cfgs", "docs"):
             (tmp_path / folder).mkdir()
-        for name in ("settings.py", "settings_docs.py"):
+        for name in ("settings.py", "settings_files.py"):
             (tmp_path / name).write_bytes((ROOT / name).read_bytes())
         subprocess.run([sys.executable, "-m", "settings"], cwd=tmp_path, check=True)
         for path in ("cfgs/default.yaml", "docs/settings.md"):
@@ -132,7 +133,7 @@ class TestDerivedFiles:
         assert Settings.build(**load_yaml(ROOT / "cfgs" / "default.yaml")) == DEFAULTS
 
     def test_the_table_shows_every_setting(self):
-        lines = settings_docs.as_markdown().splitlines()
+        lines = settings_files.as_markdown().splitlines()
         for name, field in FIELDS.items():
             (line,) = (line for line in lines if f"| `{name}` |" in line)
             assert line.count("|") == 5

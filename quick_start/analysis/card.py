@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import math
-from html import escape
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 
-from quick_start._format import Cell, duration, html_table, image_tag, number
+from imaging.files import PictureError
+from imaging.thumbnails import small_jpeg
+from quick_start._format import Cell, duration, escaped, html_table, image_tag, number
 from quick_start.runs import Run, RunError
 
 PICTURE_HEIGHT = 180  # pixels
@@ -26,10 +26,10 @@ def card(run: Run) -> str:
         record, scores = run.record, run.scores
         rows = _rows(run, record, scores)
     except RunError as error:
-        return f"<div>{escape(str(error))}</div>"
+        return f"<div>{escaped(str(error))}</div>"
     except (TypeError, ValueError, AttributeError) as error:
         path = run.folder / "run.json"
-        return f"<div>{escape(f'{path} is damaged: {error}. Train again.')}</div>"
+        return f"<div>{escaped(f'{path} is damaged: {error}. Train again.')}</div>"
     parts = [_picture(run), html_table(rows, caption=str(run)), _curve(run)]
     return (
         '<div style="display: flex; flex-wrap: wrap; gap: 1em; align-items: center">'
@@ -54,29 +54,23 @@ def _rows(run: Run, record: dict[str, Any], scores: dict[str, float | None]) -> 
 
 
 def _picture(run: Run) -> str:
-    from PIL import Image
-
     try:
-        with Image.open(run.rendered_path) as picture:
-            picture.thumbnail((2 * PICTURE_HEIGHT, PICTURE_HEIGHT))
-            buffer = BytesIO()
-            picture.save(buffer, "JPEG", quality=90)
-    except OSError:  # a run that failed has no picture, and its card says that it failed
+        small = small_jpeg(run.rendered_path, (2 * PICTURE_HEIGHT, PICTURE_HEIGHT))
+    except PictureError:  # a run that failed has no picture, and its card says that it failed
         return ""
-    return image_tag(buffer.getvalue(), "jpeg", str(run))
+    return image_tag(small, "jpeg", str(run))
 
 
 def _film(run: Run) -> str:
     from quick_start.analysis.playback import player
 
-    try:
-        megabytes = run.film_path.stat().st_size / 1e6
-    except OSError:
+    if not run.film_path.is_file():
         return ""
+    megabytes = run.film_path.stat().st_size / 1e6
     if megabytes <= FILM_MEGABYTES:
         return f"<div>{player(run.film_path, width=2 * PICTURE_HEIGHT)}</div>"
     hint = f"film of {megabytes:.1f} MB: play_video({str(run)!r})"
-    return f"<div><code>{escape(hint)}</code></div>"
+    return f"<div><code>{escaped(hint)}</code></div>"
 
 
 def _curve(run: Run) -> str:

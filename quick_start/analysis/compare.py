@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from quick_start._format import Cell, html_table, image_tag, number, plural
+from quick_start._format import Cell, escaped, html_table, image_tag, number, plural
+from quick_start.facts import is_count
 from quick_start.runs import Run, RunError, RunNames, find_runs
+from settings import shown
 
 if TYPE_CHECKING:
     from quick_start.analysis.figure import Chart
@@ -54,7 +55,7 @@ class Comparison(pd.DataFrame):
         ]
         caption = "Bold is the best of its column." if len(self) > 1 else ""
         return html_table(rows, head, caption) + "".join(
-            f"<div>{escape(note)}</div>" for note in self._notes()
+            f"<div>{escaped(note)}</div>" for note in self._notes()
         )
 
     def _notes(self) -> Iterator[str]:
@@ -121,14 +122,21 @@ def _facts(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "run": str(run),
         "image": record["picture"]["name"],
-        "gaussians": record["settings"]["gaussians"],
-        "steps": record["settings"]["steps"],
+        "gaussians": _asked(record, "gaussians"),
+        "steps": _asked(record, "steps"),
         **{name: _number(scores.get(name)) for name in SCORES},
         "seconds": _number((record.get("seconds") or {}).get("training")),
         "theoretical_bytes": _number(size.get("theoretical_bytes")),
         "theoretical_bpp": _number(size.get("theoretical_bpp")),
         "status": record["status"],
     }
+
+
+def _asked(record: Mapping[str, Any], name: str) -> int:
+    value = record["settings"][name]
+    if not is_count(value):
+        raise ValueError(f"{name}={shown(value)}")
+    return value
 
 
 def _number(value: Any) -> float:

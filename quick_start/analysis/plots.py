@@ -75,7 +75,11 @@ def load_metrics(run: RunName, *, output_dir: str | os.PathLike[str] = "output")
     """
     found = find_run(run, output_dir)
     try:
-        return pd.read_csv(found.metrics_path)
+        table = pd.read_csv(found.metrics_path)
+        wrong = [n for n in COLUMNS if n not in table or table[n].dtype.kind not in "iuf"]
+        if wrong:
+            raise ValueError(f"its columns {', '.join(wrong)} are missing, or hold no numbers")
+        return table
     except FileNotFoundError:
         return pd.DataFrame({name: pd.Series(dtype=float) for name in COLUMNS})
     except (OSError, ValueError) as error:

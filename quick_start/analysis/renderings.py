@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from imaging.files import PictureError, load_picture, part_name
 from quick_start.runs import Run, RunError
 
 if TYPE_CHECKING:  # torch takes a second to import
@@ -52,14 +53,27 @@ def renderings(run: Run) -> Iterator[Rendering]:
 
     if not run.model_path.exists():
         raise RunError(f"{run} left no model ({run.status}), so there is no picture to show.")
-    size, names = run.picture, run.picture["names"]
+    names = run.picture["names"]
     gaussians = Gaussians.load(run.model_path)
-    images = _drawn(gaussians, size["height"], size["width"])
+    if len(names) != len(gaussians.channels):
+        raise RunError(
+            f"{run}: run.json names {len(names)} pictures, and its model.pt has the channels of "
+            f"{len(gaussians.channels)}. Train again."
+        )
+    files = [part_name("ground_truth", name, ".png") for name in names]
+    files = files if len(names) > 1 else ["ground_truth.png"]
+    truths = [read_picture(run.folder / "other" / file) for file in files]
+    # Not the size in run.json, for which memory would be needed before it proved to be wrong.
+    height, width = truths[0].shape[:2]
+    images = _drawn(gaussians, height, width)
     start = _start(gaussians)
-    starts = _drawn(start, size["height"], size["width"]) if start else [None] * len(images)
-    for name, image, begun in zip(names, images, starts, strict=True):
-        suffix = f"_{name}" if len(names) > 1 else ""
-        truth = read_picture(run.folder / "other" / f"ground_truth{suffix}.png")
+    starts = _drawn(start, height, width) if start else [None] * len(images)
+    for name, truth, image, begun in zip(names, truths, images, starts, strict=True):
+        if truth.shape != image.shape:
+            raise RunError(
+                f"{run}: its ground truth of {name} is {truth.shape}, its model {image.shape}. "
+                "Train again."
+            )
         yield Rendering(name, truth, image, begun)
 
 
@@ -92,13 +106,11 @@ def read_picture(path: Path) -> np.ndarray:
     RunError
         Where it cannot be read.
     """
-    from PIL import Image
-
     try:
-        with Image.open(path) as picture:
-            return np.asarray(picture, np.float32) / 255
-    except OSError as error:
+        pixels = load_picture(path).pixels
+    except PictureError as error:
         raise RunError(f"{path} cannot be read: {error}. Train again.") from error
+    return pixels.permute(1, 2, 0).squeeze(2).numpy()
 
 
 def reduced(values: np.ndarray, side: int) -> np.ndarray:

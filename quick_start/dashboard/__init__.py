@@ -33,6 +33,8 @@ DEAF = (
 class NotebookView(View):
     """Bars, pictures and curves that are renewed in place and end as HTML that a notebook keeps.
 
+    Where several runs go on at once, the one that is shown stays until it has ended.
+
     Parameters
     ----------
     names : of the runs.
@@ -41,6 +43,8 @@ class NotebookView(View):
     folders : of the runs.
     stop : is set when the Stop button is pressed.
     """
+
+    shows_pictures = True
 
     def __init__(
         self,
@@ -51,6 +55,8 @@ class NotebookView(View):
         **options: Any,
     ):
         super().__init__(names, **options)
+        self._shown = 0
+        self._started: dict[int, RunStarted] = {}  # of runs that go on
         if display is None:
             from IPython.display import display
         self.pictures = Pictures()
@@ -102,8 +108,17 @@ class NotebookView(View):
     # What comes in
 
     def take(self, index: int, event: Event) -> None:
-        if not self.given_up and isinstance(event, RunStarted | Evaluated | RunEnded):
+        if isinstance(event, RunStarted):
+            self._started[index] = event
+        if index != self._shown and self.runs[self._shown].status != "running":
+            self._shown = index
+            if index in self._started and not isinstance(event, RunStarted):
+                self._try(self._look, index, self._started[index])
+        shown = index == self._shown
+        if shown and not self.given_up and isinstance(event, RunStarted | Evaluated | RunEnded):
             self._try(self._look, index, event)
+        if isinstance(event, RunEnded):
+            self._started.pop(index, None)
         super().take(index, event)
 
     def matters(self, event: Event) -> bool:
@@ -133,9 +148,9 @@ class NotebookView(View):
     # What is shown
 
     def draw(self, index: int, event: Event) -> None:
-        run = self.runs[index]
+        index, run = self._shown, self.runs[self._shown]
         with self._lock:
-            self.total.value = index + run.fraction
+            self.total.value = sum(run.fraction for run in self.runs)
             self.bar.value = run.fraction
             self.film.layout.display = "none" if run.film is None else None
             if run.film is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-MOST_QUESTIONS = 40
+EAGER_QUESTIONS = 6
 
 
 class Hearing:
@@ -27,16 +27,19 @@ class Hearing:
     """
 
     def __init__(self, heard: Callable[[], None]) -> None:
-        self.answered, self.asked, self._heard = False, 0, heard
+        self.answered, self.asked, self._calls, self._heard = False, 0, 0, heard
         self._widgets: list[Any] = []
 
     def ask(self) -> None:
         """Ask (once more); the answer takes some milliseconds, where there is one.
 
-        Every question is a new pair. An answer that the browser gave before its way around the
-        main thread was open is stuck, and would hold up all that follow from the same widget.
+        Every question is a new pair, and after a few they become rare. An answer that the browser
+        gave before its way around the main thread was open is stuck, and would hold up all that
+        follow from the same widget.
         """
-        if self.answered or self.asked >= MOST_QUESTIONS:
+        self._calls += 1
+        rare = self._calls > EAGER_QUESTIONS and self._calls.bit_count() != 1  # 8, 16, 32 ...
+        if self.answered or rare:
             return
         import ipywidgets
 

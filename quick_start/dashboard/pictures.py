@@ -57,9 +57,14 @@ class Pictures:
         """Keep the picture of an event; nothing is drawn yet."""
         if isinstance(event, RunStarted):
             self._size, self._splits = (event.width, event.height), event.splits
-            self._new, self._panels = {"target": event.target}, {}
+            self._new, self._panels = {}, {}
+            self._keep("target", event.target)
         elif isinstance(event, Evaluated):
-            self._new["rendering"] = event.image
+            self._keep("rendering", event.image)
+
+    def _keep(self, name: str, picture: Any) -> None:
+        if picture is not None:  # another process does not send each one
+            self._new[name] = picture
 
     def draw(self) -> None:
         """Show what has changed."""
@@ -95,7 +100,10 @@ class Pictures:
         if "rendering" in self._new or not self.with_error:
             self._panels.pop("error", None)
         for name in list(self._new):
-            self._panels[name] = panels.panel(self._new.pop(name), *self._size, self._splits)
+            picture = self._new.pop(name)
+            if not isinstance(picture, np.ndarray):
+                picture = panels.panel(picture, *self._size, self._splits)
+            self._panels[name] = picture
         if self.with_error and self._panels.keys() == {"target", "rendering"}:
             self._panels["error"] = panels.error_panel(
                 self._panels["rendering"], self._panels["target"]

@@ -88,6 +88,7 @@ class RunState:
         match event:
             case RunStarted():
                 self.status, self.steps = "running", event.steps
+                self._recent.clear()  # it may go on in another process, whose worker died
                 self._count(event.step, event.num_gaussians)
             case Evaluated():
                 self._measured(event)
@@ -171,6 +172,7 @@ class View:
     """
 
     interval = INTERVAL
+    shows_pictures = False
 
     def __init__(
         self,
@@ -205,6 +207,11 @@ class View:
         with self.paid():
             self._try(self.draw, index, event)
         self._due = self._clock() + self.interval
+
+    def know(self, index: int, event: RunEnded) -> None:
+        """Learn of a run that had ended before the sweep began; nothing is drawn."""
+        self._try(self.runs[index].take, event)
+        self.runs[index].steps = event.step
 
     def note(self, message: str) -> None:
         """Say something about the sweep as a whole."""

@@ -1,12 +1,40 @@
-"""Texts made from the settings' declarations: cfgs/default.yaml and docs/settings.md."""
+"""Settings as files: reads YAML, and writes cfgs/default.yaml and docs/settings.md."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from settings import CommonSettings, Settings, describe_range, groups
+from settings import CommonSettings, Settings, SettingsError, describe_range, groups
+
+LARGEST_FILE = 1 << 18  # bytes of a file of settings, which has one line for each
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Reads data without references, of which a few lines can multiply to more than memory."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            name = self.peek_event().anchor
+            raise yaml.YAMLError(f"the reference *{name} is not allowed; write its value out")
+        return super().compose_node(parent, index)
+
+
+def load_yaml(path: str | Path) -> dict[str, Any]:
+    """Settings from a YAML file such as those in ``cfgs/``."""
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE:
+            raise ValueError(f"it has more than {LARGEST_FILE} bytes")
+        values = yaml.load(content.decode("utf-8-sig"), _PlainLoader)
+    except (OSError, RuntimeError, ValueError, yaml.YAMLError) as error:
+        raise SettingsError(f"Cannot read settings from {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path} must hold lines of the form 'name: value'")
+    return {str(name): value for name, value in values.items()}
 
 
 def write(root: Path) -> None:
