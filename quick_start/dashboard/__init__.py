@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from events import Evaluated, Event, RunEnded, RunStarted
 from quick_start.dashboard import record
 from quick_start.dashboard.hearing import Hearing, answer_on_any_thread
@@ -56,7 +58,7 @@ class NotebookView(View):
     ):
         super().__init__(names, **options)
         self._shown = 0
-        self._started: dict[int, RunStarted] = {}  # of runs that go on
+        self._newest: dict[int, dict[type[Event], Event]] = {}  # of runs that go on
         if display is None:
             from IPython.display import display
         self.pictures = Pictures()
@@ -108,17 +110,19 @@ class NotebookView(View):
     # What comes in
 
     def take(self, index: int, event: Event) -> None:
-        if isinstance(event, RunStarted):
-            self._started[index] = event
         if index != self._shown and self.runs[self._shown].status != "running":
             self._shown = index
-            if index in self._started and not isinstance(event, RunStarted):
-                self._try(self._look, index, self._started[index])
-        shown = index == self._shown
-        if shown and not self.given_up and isinstance(event, RunStarted | Evaluated | RunEnded):
+            for earlier in self._newest.get(index, {}).values():
+                self._try(self._look, index, earlier)
+        shown = index == self._shown and isinstance(event, RunStarted | Evaluated | RunEnded)
+        if shown and not self.given_up:
             self._try(self._look, index, event)
-        if isinstance(event, RunEnded):
-            self._started.pop(index, None)
+        if isinstance(event, RunStarted):
+            self._newest[index] = {RunStarted: event}
+        elif isinstance(event, Evaluated) and isinstance(event.image, np.ndarray):
+            self._newest.setdefault(index, {})[Evaluated] = event  # of another process, and small
+        elif isinstance(event, RunEnded):
+            self._newest.pop(index, None)
         super().take(index, event)
 
     def matters(self, event: Event) -> bool:
