@@ -59,8 +59,8 @@ def _watching() -> Iterator[str]:
     yield (
         f"The live view changes the time of a training by {costs}: medians of "
         f"{measured['repeats']} pairs on a machine whose own noise is larger than the goal of "
-        f"{measured['goal_percent']:g} %, which is thus not shown. Of 1,000 runs, the table and its "
-        f"plots take {compared:.1f} s, their curves {curves:.1f} s."
+        f"{measured['goal_percent']:g} %, which is thus not shown. Of 1,000 runs, the table and "
+        f"its plots take {compared:.1f} s, their curves {curves:.1f} s."
     )
 
 
