@@ -1,84 +1,155 @@
-"""What the notebook's live view costs: the same training with and without it, in turn.
+"""What the notebook's live view costs a training that it watches.
 
-Trains in a real kernel, whose messages a client receives as a server would. Measured are the time
-on the clock and the processor time of all threads, from the start of training to its end, without
-the writing of results; and the share that is spent in the view by its own account.
+A training of some minutes is cut into short windows of equal work. Each pair of neighbours has one
+window with the view and one without, in random order: what else the machine does then falls on both
+alike, which it does not where whole trainings are compared. Everything runs in a real kernel, whose
+messages a client receives as a server would. What a browser does with them is not measured.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import statistics
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from benchmarks import common
 
 ROOT = Path(__file__).parents[1]
-CASES = {  # picture's side in pixels: settings
-    "512": {"gaussians": 1000, "steps": 500},
-    "2048": {"gaussians": 3000, "steps": 28, "eval_steps": 4},
-    "sweep of 40 runs, 64": {"gaussians": list(range(100, 500, 10)), "steps": 200},
-}
-REPEATS = 5
 GOAL_PERCENT = 3.0
+SECONDS = 240.0  # of a case
+OPENINGS = 20
+RESAMPLINGS = 4000
+
+
+class Case(NamedTuple):
+    """A square picture's side in pixels, settings, and the steps of a window."""
+
+    side: int
+    settings: dict[str, Any]
+    window: int
+
+
+class Window(NamedTuple):
+    """With the view or without: seconds for a step, its length, and the share spent in the view."""
+
+    shown: bool
+    pace: float
+    seconds: float
+    inside: float
+
+    @classmethod
+    def between(cls, begin: dict[str, Any], end: dict[str, Any]) -> Window:
+        seconds = end["at"] - begin["at"]
+        inside = (end["inside"] - begin["inside"]) / seconds
+        return cls(begin["shown"], seconds / (end["work"] - begin["work"]), seconds, inside)
+
+
+CASES = {
+    "512²": Case(512, {"gaussians": 1000, "steps": 10**6}, 200),
+    "2048²": Case(2048, {"gaussians": 3000, "steps": 10**5, "eval_steps": 4}, 12),
+    "a sweep of 600 runs, 64²": Case(
+        64, {"gaussians": list(range(100, 400)), "steps": [200, 201]}, 4 * 201
+    ),
+}
 
 PREPARE = """
-import json, sys, time
+import json, random, sys, threading, time
 sys.path.insert(0, {root!r})
-from fitting import results
+from events import Evaluated, RunStarted
 from quick_start import set_config, train
-from quick_start.dashboard import View, NotebookView
+from quick_start.dashboard import NotebookView
 
-spent = dict.fromkeys(("wall", "cpu", "view"), 0.0)
+class Gate:
+    def __init__(self, steps, window, seconds):
+        self.steps, self.window, self.seconds = steps, window, seconds
+        self.marks, self.due, self.stop, self.inside = [], 0, threading.Event(), 0.0
 
-def counting(function, **names):
-    def counted(*values):
-        wall, cpu = time.perf_counter(), time.process_time()
-        try:
-            return function(*values)
-        finally:
-            for name, sign in names.items():
-                spent[name] += sign * (
-                    time.process_time() - cpu if name == "cpu" else time.perf_counter() - wall
-                )
-    return counted
+    def take(self, view, index, event):
+        if isinstance(event, (Evaluated, RunStarted)):
+            work = index * self.steps + event.step
+            if work >= self.due:
+                self.mark(work)
+        if not self.marks[-1]["shown"]:
+            view.runs[index].take(event)
+            return
+        begun = time.perf_counter()
+        take(view, index, event)
+        self.inside += time.perf_counter() - begun
 
-write = results.write
-# Final scores take long, and no view changes them.
-results.write = counting(lambda run, recorder, status: write(run, recorder, "interrupted"),
-                         wall=-1, cpu=-1)
-NotebookView.take = counting(NotebookView.take, view=1)
-NotebookView.close = counting(NotebookView.close, view=1)
+    def mark(self, work):
+        first = len(self.marks) % 2 == 0
+        shown = random.random() < 0.5 if first else not self.marks[-1]["shown"]
+        now = time.perf_counter()
+        self.marks.append({{"at": now, "work": work, "shown": shown, "inside": self.inside}})
+        self.due = work + self.window
+        if now - self.marks[0]["at"] > self.seconds:
+            self.stop.set()
 
-def measure(config, show):
-    spent.update(wall=0.0, cpu=0.0, view=0.0)
-    counting(lambda: train(config, show=show), wall=1, cpu=1)()
-    return dict(spent)
+take = NotebookView.take
+
+def measure(config, steps, window, seconds):
+    gate = Gate(steps, window, seconds)
+    NotebookView.take = lambda view, index, event: gate.take(view, index, event)
+    train(config, stop=gate.stop)
+    return gate.marks
+
+def openings(count, runs):
+    found = []
+    for _ in range(count):
+        begun = time.perf_counter()
+        with NotebookView(["cat"] * runs):
+            pass
+        found.append(time.perf_counter() - begun)
+    return found
 """
 MEASURE = """
 config = set_config(input_filenames={picture!r}, output_dir={output!r}, lr_schedule=False,
                     device="cpu", **{settings!r})
-print(json.dumps(measure(config, {show})))
+print(json.dumps(measure(config, {steps}, {window}, {seconds})))
 """
 
 
-def main() -> dict[str, Any]:
-    """Train each case a few times with the view and without."""
-    result: dict[str, Any] = {"repeats": REPEATS, "goal_percent": GOAL_PERCENT, "cases": {}}
-    columns = ("wall_percent", "wall_percent_of_fastest", "cpu_percent", "in_view_percent")
-    print(f"{'case':>22}", *columns, "training_s")
+def main(seconds: float = SECONDS) -> dict[str, Any]:
+    """Train each case with the view in every other window."""
+    result: dict[str, Any] = {"goal_percent": GOAL_PERCENT, "cases": {}}
     with tempfile.TemporaryDirectory() as folder, Kernel() as kernel:
         kernel.run(PREPARE.format(root=str(ROOT)))
-        for name, settings in CASES.items():
-            case = _measure(kernel, Path(folder), name, settings)
-            result["cases"][name] = case
-            shown = (f"{case[column]:{len(column)}.2f}" for column in columns)
-            print(f"{name:>22}", *shown, f"{case['training_s']:10.2f}")
+        for name, case in CASES.items():
+            kernel.run(_code(Path(folder), case, 5.0))  # compiles
+            marks = json.loads(kernel.run(_code(Path(folder), case, seconds)).splitlines()[-1])
+            result["cases"][name] = found = evaluated(marks)
+            print(f"{name:>26}", json.dumps(found), flush=True)
+        spent = json.loads(kernel.run(f"print(json.dumps(openings({OPENINGS}, 1)))"))
+        result["opening_and_closing_s"] = round(statistics.median(spent), 4)
     common.save("live_view_cpu", result)
     return result
+
+
+def evaluated(marks: list[dict[str, Any]]) -> dict[str, Any]:
+    """How much longer a window with the view takes, in percent: median over the pairs."""
+    windows = [Window.between(*two) for two in itertools.pairwise(marks)]
+    pairs = [sorted(two) for two in zip(windows[::2], windows[1::2], strict=False)]
+    ratios = np.array([math.log(shown.pace / plain.pace) for plain, shown in pairs])
+    chosen = np.random.default_rng(0).choice(ratios, (RESAMPLINGS, len(ratios)))
+    low, high = np.percentile(np.median(chosen, axis=1), [2.5, 97.5])
+    return {
+        "pairs": len(pairs),
+        "window_s": round(statistics.median(window.seconds for window in windows), 3),
+        "percent": _percent(np.median(ratios)),
+        "interval_95": [_percent(low), _percent(high)],
+        "in_view_percent": round(100 * statistics.median(two[1].inside for two in pairs), 2),
+        "percent_of_each_pair": [_percent(ratio) for ratio in ratios],
+    }
+
+
+def _percent(logarithm: float) -> float:
+    return round(100 * math.expm1(logarithm), 2)
 
 
 class Kernel:
@@ -101,43 +172,18 @@ class Kernel:
             if message["msg_type"] == "stream" and message["content"]["name"] == "stdout":
                 printed.append(message["content"]["text"])
 
-        reply = self._client.execute_interactive(code, output_hook=receive, timeout=600)
+        reply = self._client.execute_interactive(code, output_hook=receive, timeout=1200)
         if reply["content"]["status"] != "ok":
             raise RuntimeError("\n".join(reply["content"]["traceback"]))
         return "".join(printed)
 
 
-def _measure(kernel: Kernel, folder: Path, name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    side = int(name.split()[-1])
-    code = {
-        show: MEASURE.format(
-            picture=str(_picture(folder, side)), output=str(folder), settings=settings, show=show
-        )
-        for show in (False, True)
-    }
-    kernel.run(code[True])  # compiles
-    pairs = []
-    for i in range(REPEATS):
-        order = (False, True) if i % 2 else (True, False)
-        found = {show: json.loads(kernel.run(code[show])) for show in order}
-        pairs.append((found[False], found[True]))
-
-    def percent(kind: str, typical: Callable[..., float] = statistics.median) -> float:
-        plain, shown = (typical(p[i][kind] for p in pairs) for i in (0, 1))
-        return round(100 * (shown / plain - 1), 2)
-
-    return {
-        "settings": settings | {"gaussians": str(settings["gaussians"])},
-        "training_s": round(statistics.median(p[0]["wall"] for p in pairs), 3),
-        "wall_percent": percent("wall"),
-        "wall_percent_of_fastest": percent("wall", min),  # others on the machine disturb it least
-        "cpu_percent": percent("cpu"),
-        "in_view_percent": round(
-            statistics.median(100 * p[1]["view"] / p[1]["wall"] for p in pairs), 2
-        ),
-        "wall_s": [[round(p[i]["wall"], 3) for i in (0, 1)] for p in pairs],
-        "cpu_s": [[round(p[i]["cpu"], 3) for i in (0, 1)] for p in pairs],
-    }
+def _code(folder: Path, case: Case, seconds: float) -> str:
+    steps = case.settings["steps"]
+    return MEASURE.format(
+        picture=str(_picture(folder, case.side)), output=str(folder), settings=case.settings,
+        steps=steps if isinstance(steps, int) else max(steps), window=case.window, seconds=seconds,
+    )  # fmt: skip
 
 
 def _picture(folder: Path, side: int) -> Path:

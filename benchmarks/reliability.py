@@ -2,6 +2,7 @@
 
     python -m benchmarks.reliability
 
+On a GPU, processes that train are killed, and nothing else is tried: the rest has no part in it.
 Every fault is a real one: SIGKILL, a full file system, permissions taken away, workers that die.
 Results are compared with those of an unbroken sweep: parameters, measurements, scores, the drawn
 picture and the film in every byte; and nothing may be left over.
@@ -24,7 +25,7 @@ import numpy as np
 from benchmarks import common
 from tests import survival
 
-KILLS = 60
+KILLS, KILLS_ON_GPU = 60, 10
 DISKS = ("200k", "500k", "800k", "1100k", "1500k")
 PERMISSIONS = 5
 WORKERS = 10
@@ -32,10 +33,13 @@ WORKERS = 10
 
 def main() -> dict[str, Any]:
     """Try everything, each in a new folder."""
+    import torch
+
+    gpu = torch.cuda.is_available()
     seed = secrets.randbits(31)
     rng = np.random.default_rng(seed)
     cases: dict[str, Callable[[Path], dict[str, Any]]] = {
-        "kill -9 of the process that trains": lambda folder: _killed(folder, rng),
+        "kill -9 of the process that trains": lambda folder: _killed(folder, rng, KILLS),
         "kill -9 of a worker of a pool": lambda folder: survival.kill_workers(folder, rng, WORKERS),
         "kill -9 of a worker of Dask": lambda folder: survival.kill_dask_workers(
             folder, rng, WORKERS
@@ -45,6 +49,12 @@ def main() -> dict[str, Any]:
             folder, range(PERMISSIONS), lambda place, _: survival.forbid_writing(place, rng)
         ),
     }
+    if gpu:
+        cases = {
+            "kill -9 of the process that trains on a GPU": lambda folder: _killed(
+                folder, rng, KILLS_ON_GPU
+            )
+        }
     result: dict[str, Any] = {"seed": seed, "cases": {}}
     before = os.getcwd()
     for name, case in cases.items():
@@ -56,12 +66,12 @@ def main() -> dict[str, Any]:
                 os.chdir(before)
         result["cases"][name] = found | {"seconds": round(time.perf_counter() - begun, 1)}
         print(name, json.dumps(result["cases"][name]))
-    common.save("reliability_cpu", result)
+    common.save("reliability_gpu" if gpu else "reliability_cpu", result)
     return result
 
 
-def _killed(folder: Path, rng: np.random.Generator) -> dict[str, Any]:
-    kills = survival.kill_at_random(folder, rng, KILLS)
+def _killed(folder: Path, rng: np.random.Generator, times: int) -> dict[str, Any]:
+    kills = survival.kill_at_random(folder, rng, times)
     return {
         "times": len(kills.delays),
         "sweeps": kills.sweeps,

@@ -115,8 +115,10 @@ def _gpu_sweep() -> Iterator[str]:
         return
     measured = load("sweep_gpu")
     yield (
-        f"On {measured['gpus']} GPUs of one host, {measured['runs']} runs end "
-        f"{measured['speedup']:.2f} times as fast as on one."
+        f"On {measured['gpus']} GPUs of one host, {measured['runs']} runs of "
+        f"{measured['settings']['steps']:,} steps end {measured['speedup']:.2f} times as fast as "
+        f"on one (goal {measured['goal']:g}): a worker that is alone probably loses time by "
+        "spreading the processor's part over all cores."
     )
 
 
@@ -124,7 +126,8 @@ def faults() -> Iterator[str]:
     """Lines of docs/reliability.md."""
     yield "| fault | times | runs compared with an unbroken sweep | different | lost |"
     yield "|---|---|---|---|---|"
-    for name, case in load("reliability_cpu")["cases"].items():
+    cases = load("reliability_cpu")["cases"] | load("reliability_gpu")["cases"]
+    for name, case in cases.items():
         compared = case.get("compared", case.get("runs"))
         yield f"| {name} | {case['times']} | {compared} | {case['different']} | {_lost(case)} |"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,6 +30,8 @@ PIXELS_REACHED = 1810  # by a Gaussian of 5 px as far as the weight at which it 
 UPDATED = 32  # Gaussians that one program updates
 MOST_GROWTHS = 20  # each makes half as much again, and there are two lists
 PARAMETER_FLAGS = dict(zip(NAMES, (XY, SCALE, ROT, FEAT), strict=True))
+
+_capturing = threading.Lock()  # torch records one graph at a time in a process
 
 
 def stored_kind(pixels: Tensor, half: bool) -> torch.dtype:
@@ -198,9 +201,12 @@ class CudaStep(Buffers):
 
     def capture(self) -> None:
         """Record a step as a graph."""
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        graph = torch.cuda.CUDAGraph()
+        # torch's own stream for this stays on the GPU that the process captured on first.
+        stream = torch.cuda.Stream(self.flags.device)
+        with _capturing, torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             self.step()
+        self.graph = graph
 
     def _project(self) -> Parameters:
         shown = self.gaussians.quantized().tensors().values()

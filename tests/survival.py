@@ -193,8 +193,18 @@ def _train(
     if not privileged:
         forget_privileges()
     numba.set_num_threads(1)  # more would wait for each other where the machine is busy
+    if torch.cuda.is_available():
+        _warm_up()
     telling.send("begun")
     train(config, resume=session, show=False)
+
+
+def _warm_up() -> None:
+    """Train a little elsewhere: to start CUDA takes longer than the whole sweep."""
+    before = os.getcwd()
+    with tempfile.TemporaryDirectory() as folder:
+        train(prepare(Path(folder), gaussians=60, steps=120, make_training_video=False), show=False)
+        os.chdir(before)
 
 
 def _sessions() -> set[str]:

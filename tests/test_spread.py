@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from events import Evaluated, Event, RunEnded, RunStarted
 from model import GaussianSplatting2D
@@ -574,6 +575,19 @@ def test_a_run_waits_for_a_gpu_until_one_is_free_or_it_is_stopped(tmp_path: Path
             assert index == 0
     with gpus.one_of([], check) as index:
         assert index is None
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_process_trains_on_one_gpu_after_the_other(workplace: Path) -> None:
+    runs = [train(config_of(device="cuda"), show=False)]
+    with held(gpus._lock_path(gpus._gpus()[0]), "the first GPU"):
+        runs.append(train(config_of(device="cuda"), show=False))
+    with ThreadPoolExecutor(2) as executor:  # which capture their graphs at about the same time
+        runs.append(train(config_of(device="cuda", gaussians=[40, 50]), executor=executor))
+    devices = [[run.record["device"][:6] for run in these] for these in runs]
+    assert devices[:2] == [["cuda:0"], ["cuda:1"]]
+    assert sorted(devices[2]) == ["cuda:0", "cuda:1"]
+    assert_same(runs[0][0], runs[1][0])
 
 
 def test_a_killed_holder_frees_its_gpu(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from quick_start.sweep.locks import BusyError, held
 
 SECONDS_BETWEEN_TRIES = 0.5
 
+_latest = ""  # the GPU that this process had last, where torch and the kernels are loaded
+
 
 @contextlib.contextmanager
 def own_gpu(wanted: str, check: Callable[[], None] | None) -> Iterator[bool]:
@@ -30,15 +32,22 @@ def own_gpu(wanted: str, check: Callable[[], None] | None) -> Iterator[bool]:
     ------
     Whether the GPU is shared, because all were taken.
     """
-    names = [] if wanted == "cpu" else _gpus()
-    with one_of([_lock_path(name) for name in names], check) as index:
-        if index is None:
-            yield bool(names)
+    global _latest
+    gpus = [] if wanted == "cpu" else list(enumerate(_gpus()))
+    gpus.sort(key=lambda gpu: gpu[1] != _latest)
+    with one_of([_lock_path(name) for _, name in gpus], check) as chosen:
+        if chosen is None:
+            yield bool(gpus)
             return
         import torch
 
+        index, _latest = gpus[chosen]
         with torch.cuda.device(index):
-            yield False
+            try:
+                yield False
+            finally:
+                with contextlib.suppress(RuntimeError):  # of a GPU that is lost
+                    torch.cuda.empty_cache()  # the next run on it may be another process's
 
 
 @contextlib.contextmanager
