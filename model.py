@@ -35,8 +35,10 @@ from fitting.progress import Clock, Position
 from fitting.recorder import Recorder
 from fitting.schedule import GrowthPlan, LearningRateSchedule, Verdict
 from fitting.step import STRETCH_SECONDS, Step, make_step
+from imaging.decoding import PictureError
 from imaging.files import find_picture, load_target
 from ops.adam import Adam, extend
+from ops.splat2d import MAX_CHANNELS
 from settings import Settings, SettingsError
 
 __all__ = ["DivergedError", "GaussianSplatting2D", "GpuError"]
@@ -71,7 +73,7 @@ class GaussianSplatting2D:
             downsample_ratio=settings.downsample_ratio,
         )
         self.height, self.width = self.target.size
-        self._check_count()
+        self._check_size()
 
         # Gaussians, optimiser, schedules
         self.growth = GrowthPlan.of(settings)
@@ -89,7 +91,14 @@ class GaussianSplatting2D:
         self.resumed = resume
         self.resume_notice = checkpoints.restore(self) if resume else ""
 
-    def _check_count(self) -> None:
+    def _check_size(self) -> None:
+        channels = sum(self.target.channels)
+        if channels > MAX_CHANNELS:
+            raise PictureError(
+                f"{self.settings.input_filename} has {channels} channels, those of "
+                f"{len(self.target.channels)} pictures; use pictures of at most {MAX_CHANNELS} "
+                "channels together"
+            )
         pixels = self.height * self.width
         if self.settings.gaussians > pixels:
             raise SettingsError(

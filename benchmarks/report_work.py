@@ -47,8 +47,9 @@ def _films() -> Iterator[str]:
 def _watching() -> Iterator[str]:
     measured = load("live_view_cpu")
     costs = "; ".join(
-        f"{case['wall_percent']:+.1f} % ({_described(name)}, training {case['training_s']:.0f} s, "
-        f"single pairs {_extremes(case['wall_s'])})"
+        f"{name}: {case['percent']:+.1f} % ({case['interval_95'][0]:+.1f} to "
+        f"{case['interval_95'][1]:+.1f}), counted {case['in_view_percent']:.1f} % and "
+        f"{case['sending_percent']:.1f} %"
         for name, case in measured["cases"].items()
     )
     looks = load("compare_cpu")["picture_per_run"]
@@ -57,21 +58,13 @@ def _watching() -> Iterator[str]:
         for name in ("compare_batch_results_shown", "plot_metrics_shown")
     )
     yield (
-        f"The live view changes the time of a training by {costs}: medians of "
-        f"{measured['repeats']} pairs on a machine whose own noise is larger than the goal of "
-        f"{measured['goal_percent']:g} %, which is thus not shown. Of 1,000 runs, the table and "
-        f"its plots take {compared:.1f} s, their curves {curves:.1f} s."
+        f"What the live view adds to the time of a training (goal {measured['goal_percent']:g} %): "
+        "by pairs of neighbouring stretches with it and without, with the 95 % interval, on a "
+        "machine whose pace varies by ten times as much; and as counted, in the view itself and in "
+        f"the threads that send its messages. {costs}. To open and to close it takes "
+        f"{measured['opening_and_closing_s']:.2f} s. Of 1,000 runs, "
+        f"the table and its plots take {compared:.1f} s, their curves {curves:.1f} s."
     )
-
-
-def _extremes(pairs: list[list[float]]) -> str:
-    percent = [100 * (shown / plain - 1) for plain, shown in pairs]
-    return f"{min(percent):+.0f} to {max(percent):+.0f} %"
-
-
-def _described(name: str) -> str:
-    side = name.split()[-1]
-    return name.replace(side, f"{side}²")
 
 
 def _estimates() -> Iterator[str]:
@@ -95,10 +88,12 @@ def _sweeps() -> Iterator[str]:
         "Two processes on two cores, against one run after another, which has both cores: "
         + "; ".join(
             f"{case['runs']} runs of {size.replace('x', '×')} take {case['share']:.2f} of the time "
-            f"({case['share_with_their_start']:.2f} with the start of the processes)"
+            f"({case['share_with_their_start']:.2f} with the start of the processes, "
+            f"{case['share_of_training']:.2f} in training steps alone)"
             for size, case in small.items()
         )
-        + ". The larger the picture, the better one run uses all cores."
+        + f" (goal {measured['goals']['share_of_two_workers']:g}). One run already uses both cores "
+        "in its steps, the better the larger the picture."
     )
     many = measured["many_runs"]
     pace, after = many["seconds_of_each_hundred"], many["after_each_hundred"]

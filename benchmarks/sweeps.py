@@ -107,7 +107,7 @@ def _shared(picture: str, settings: dict[str, int]) -> dict[str, Any]:
     from quick_start import process_pool, train
 
     config = _config(picture, SMALL_RUNS, **settings)
-    alone, starting, started = [], [], []
+    alone, starting, started, training = [], [], [], []
     train(config, show=False)
     for _ in range(REPEATS):
         with _clock(alone):
@@ -117,8 +117,9 @@ def _shared(picture: str, settings: dict[str, int]) -> dict[str, Any]:
         with process_pool(2) as executor:
             _warm(executor)
             with _clock(started):
-                train(config, executor=executor, show=False)
-    one, with_start, two = map(statistics.median, (alone, starting, started))
+                runs = train(config, executor=executor, show=False)
+            training.append(sum(run.record["seconds"]["training"] for run in runs) / 2)
+    one, with_start, two, least = map(statistics.median, (alone, starting, started, training))
     return {
         "runs": SMALL_RUNS,
         "settings": settings,
@@ -127,6 +128,7 @@ def _shared(picture: str, settings: dict[str, int]) -> dict[str, Any]:
         "two_workers_s": round(two, 3),
         "share_with_their_start": round(with_start / one, 3),
         "share": round(two / one, 3),
+        "share_of_training": round(least / one, 3),  # of two steps at once, and of nothing else
         "all_s": [[round(s, 2) for s in times] for times in (alone, starting, started)],
     }
 

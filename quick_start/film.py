@@ -10,6 +10,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from events import FilmProgress
 from imaging.files import atomic_write
 from quick_start.runs import Run, RunError, find_run
 from settings import Settings
@@ -56,9 +57,6 @@ def make_video(
     FilmError, FramesError
         Where the film cannot be encoded or a frame is damaged; an older film stays as it was.
     """
-    from fitting import filming
-    from imaging.film import make_film
-
     run = find_run(run, output_dir)
     options = {
         "video_codec": codec, "video_crf": crf, "video_layout": layout,
@@ -66,14 +64,14 @@ def make_video(
     }  # fmt: skip
     given = {name: value for name, value in options.items() if value is not None}
     settings = Settings.build(**run.settings.model_dump() | given)
-    frames = _kept_frames(run)
-    begun, path = time.perf_counter(), run.folder / filming.FILE
-    film = make_film(frames, path, filming.look(settings), filming.coding(settings))
-    with closing(film):
-        _watch(film, len(frames.steps), path, show)
-    seconds, count = time.perf_counter() - begun, len(frames.steps)
-    _record(run, filming.facts(run.folder, settings, made=True, frames=count, seconds=seconds))
-    return path
+    due = 0.0
+    for done, count in _encoded(run, settings):
+        if show and (time.monotonic() > due or done == count):
+            due = time.monotonic() + SECONDS_BETWEEN_SIGNS
+            print(f"\r{run.film_path}: {done} of {count} frames", end="", flush=True)
+    if show:
+        print()
+    return run.film_path
 
 
 def is_due(run: Run) -> bool:
@@ -84,17 +82,35 @@ def is_due(run: Run) -> bool:
     return film.get("error") == NOT_YET and any(frames_folder(run.folder).glob("frame-*.json"))
 
 
-def make_due(run: Run) -> None:
+def make_due(run: Run) -> Iterator[FilmProgress]:
     """Make the film of a run that was cut off then. Where that fails, the frames stay."""
     from fitting.filming import frames_folder
     from imaging.film import FilmError
     from imaging.frames import FramesError, FramesOnDisk
 
+    step, seconds = run.record["steps_done"], run.record["seconds"]["training"]
     with suppress(FilmError, FramesError):
         FramesOnDisk(frames_folder(run.folder)).delete_damaged()  # by a power cut
-        make_video(run, show=False)
+        with closing(_encoded(run, run.settings)) as progress:
+            for done, count in progress:
+                yield FilmProgress(step, seconds, done, count)
         if not run.settings.video_keep_frames:
             FramesOnDisk(frames_folder(run.folder)).delete()
+
+
+def _encoded(run: Run, settings: Settings) -> Iterator[tuple[int, int]]:
+    """Encode the kept frames and record it; yields how many of how many are done."""
+    from fitting import filming
+    from imaging.film import make_film
+
+    frames = _kept_frames(run)
+    begun, count = time.perf_counter(), len(frames.steps)
+    film = make_film(frames, run.film_path, filming.look(settings), filming.coding(settings))
+    with closing(film):
+        for done in film:
+            yield done, count
+    seconds = time.perf_counter() - begun
+    _record(run, filming.facts(run.folder, settings, made=True, frames=count, seconds=seconds))
 
 
 def _kept_frames(run: Run) -> FramesOnDisk:
@@ -108,17 +124,6 @@ def _kept_frames(run: Run) -> FramesOnDisk:
             "make_training_video=True and video_keep_frames=True."
         )
     return FramesOnDisk(folder)
-
-
-def _watch(film: Iterator[int], count: int, path: Path, show: bool) -> None:
-    """Exhaust the encoder, and tell in one line how far it is."""
-    due = 0.0
-    for done in film:
-        if show and (time.monotonic() > due or done == count):
-            due = time.monotonic() + SECONDS_BETWEEN_SIGNS
-            print(f"\r{path}: {done} of {count} frames", end="", flush=True)
-    if show:
-        print()
 
 
 def _record(run: Run, film: dict[str, Any]) -> None:

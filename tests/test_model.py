@@ -507,6 +507,16 @@ def test_more_gaussians_than_pixels_are_refused(make, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_stack_of_too_many_channels_is_refused(make, input_dir, tmp_path):
+    stack = input_dir / "stack"
+    stack.mkdir()
+    for index in range(11):
+        Image.fromarray(smooth_picture(6, 7)).save(stack / f"{index}.png")
+    with pytest.raises(PictureError, match=r"33 channels, those of 11 pictures; use .* at most 32"):
+        make(input_filename="stack")
+    assert not (tmp_path / "run").exists()
+
+
 def test_as_many_gaussians_as_pixels_are_possible(make, input_dir):
     Image.fromarray(smooth_picture(6, 7)).save(input_dir / "tiny.png")
     model = make(input_filename="tiny.png", gaussians=42, steps=5)

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 import main
-from events import Evaluated, RunEnded
+from events import Evaluated, FilmProgress, RunEnded
 from fitting import filming
 from imaging.frames import FramesOnDisk
 from quick_start import set_config, train
@@ -373,6 +373,23 @@ def test_a_run_that_was_cut_off_in_its_film_gets_its_film(
     assert run.record["film"]["frames"] == (3 if damaged else 4)
     assert not frames.exists()
     assert run.model_path.read_bytes() == parameters
+
+
+def test_stop_ends_a_film_that_was_due_and_it_stays_due(
+    cut_off_in_film: Path, workplace: Path
+) -> None:
+    shutil.copytree(cut_off_in_film, workplace, dirs_exist_ok=True)
+    run = Run(Path("output/session_1/cat-50-30"))
+    view, stop = Watching(1), threading.Event()
+    view.take = lambda index, event: stop.set()  # at the first frame
+    watched(None, view, stop, resume="session_1")
+    assert stop.is_set()
+    assert [path.name for path in run.folder.iterdir() if "video" in path.name] == []
+    view = Watching(1)
+    watched(None, view, resume="session_1")
+    assert [event.frames_done for event in view.of(0, FilmProgress)] == [1, 2, 3, 4]
+    assert run.film_path.stat().st_size > 0
+    assert not filming.frames_folder(run.folder).exists()
 
 
 # A power cut

@@ -348,9 +348,9 @@ if __name__ == "__main__":
 """
 
 
-def test_workers_end_with_a_killed_parent_and_the_sweep_goes_on_elsewhere(
-    workplace: Path, unbroken: Runs
-) -> None:
+@contextlib.contextmanager
+def sweeping_script() -> Iterator[tuple[subprocess.Popen, list[psutil.Process]]]:
+    """A script that trains with a pool, once it has begun; in the end it is killed."""
     Path("sweep.py").write_text(KILLED)
     settings = {"input_filenames": "cat.png", **LONG}
     command = [sys.executable, "sweep.py", repr(settings)]
@@ -358,12 +358,20 @@ def test_workers_end_with_a_killed_parent_and_the_sweep_goes_on_elsewhere(
     try:
         wait_for(lambda: any(Path("output").glob("session_1/*/metrics.csv")))
         workers = psutil.Process(parent.pid).children(recursive=True)
+        assert len(workers) >= 2
+        yield parent, workers
     finally:
         parent.kill()
         parent.wait()
-    assert len(workers) >= 2
     _, alive = psutil.wait_procs(workers, 20)
     assert not alive
+
+
+def test_workers_end_with_a_killed_parent_and_the_sweep_goes_on_elsewhere(
+    workplace: Path, unbroken: Runs
+) -> None:
+    with sweeping_script():
+        pass
     assert "running" not in {run.status for run in map(Run, Path("output/session_1").glob("cat*"))}
     runs = train(resume="session_1", show=False)
     assert_all_same(runs, unbroken)
@@ -372,21 +380,10 @@ def test_workers_end_with_a_killed_parent_and_the_sweep_goes_on_elsewhere(
 def test_sigterm_ends_the_process_after_what_was_reached_is_kept(
     workplace: Path, unbroken: Runs
 ) -> None:
-    Path("sweep.py").write_text(KILLED)
-    settings = {"input_filenames": "cat.png", **LONG}
-    command = [sys.executable, "sweep.py", repr(settings)]
-    parent = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    try:
-        wait_for(lambda: any(Path("output").glob("session_1/*/metrics.csv")))
-        workers = psutil.Process(parent.pid).children(recursive=True)
+    with sweeping_script() as (parent, workers):
         for process in [parent, *workers]:  # as a batch system does
             process.terminate()
         assert parent.wait(PATIENCE) == -signal.SIGTERM
-    finally:
-        parent.kill()
-        parent.wait()
-    _, alive = psutil.wait_procs(workers, 20)
-    assert not alive
     runs = [Run(path) for path in Path("output/session_1").glob("cat*")]
     assert {run.status for run in runs} <= {"interrupted", "finished"}
     assert not Path("output/session_1/.live").exists()

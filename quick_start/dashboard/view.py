@@ -102,7 +102,8 @@ class RunState:
             case Notice():
                 self.notices.append(event.message)
             case FilmProgress():
-                self.film = (event.frames_done, event.frames)
+                going_on = event.frames_done < event.frames
+                self.film = (event.frames_done, event.frames) if going_on else None
             case RunEnded():
                 self.status, self.error, self.film = event.status, event.error, None
                 self.psnr = event.scores.get("psnr", self.psnr)

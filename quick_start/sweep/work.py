@@ -52,7 +52,10 @@ def train_run(task: Task, take: Callable[[Event], None], stopping: Stopping) -> 
     with alone(task):
         if task.is_complete:
             if film.is_due(task.run):
-                film.make_due(task.run)
+                with closing(film.make_due(task.run)) as progress:
+                    for event in progress:
+                        take(event)
+                        stopping.check()
             leftovers.delete(task.run)
             return
         for folder in (task.folder, task.folder / "other"):
