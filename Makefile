@@ -8,10 +8,16 @@ BIN    := $(VENV)/bin
 quick-start: $(VENV)/.ready
 	$(BIN)/python -m quick_start
 
+# Tests that keep one core busy, such as GPU kernels in an interpreter, run side by side. The others
+# use all cores, or measure, or are in a hurry.
+ONE_CORE := $(wildcard tests/test_*_cuda.py $(patsubst %,tests/test_%.py,\
+	analysis bombs charts facts foreign_* fuzz settings))
+
 test: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 $(ONE_CORE)
+	$(BIN)/python -m pytest --durations 20 $(ONE_CORE:%=--ignore=%)
 
 lab: $(VENV)/.ready
 	$(BIN)/jupyter lab quick-start.ipynb

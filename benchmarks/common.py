@@ -87,6 +87,11 @@ def machine() -> dict[str, Any]:
     }
 
 
+def load(name: str) -> dict[str, Any]:
+    """Read ``benchmarks/results/<name>.json``."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
 def save(name: str, result: dict[str, Any]) -> None:
     """Write ``benchmarks/results/<name>.json``."""
     RESULTS.mkdir(exist_ok=True)

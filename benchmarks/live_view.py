@@ -1,5 +1,9 @@
 """What the notebook's live view costs a training that it watches.
 
+    python -m benchmarks.live_view [more]
+
+With ``more`` the pairs of the last result are kept, and new ones are added.
+
 A training of some minutes is cut into short windows of equal work. Each pair of neighbours has one
 window with the view and one without, in random order: what else the machine does then falls on both
 alike, which it does not where whole trainings are compared. Counted besides are the seconds that
@@ -14,6 +18,7 @@ import itertools
 import json
 import math
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +29,7 @@ from benchmarks import common
 
 ROOT = Path(__file__).parents[1]
 GOAL_PERCENT = 3.0
-SECONDS = 420.0  # of a case, at most
+SECONDS = 360.0  # of a case, at most
 OPENINGS = 20
 
 
@@ -131,15 +136,16 @@ print(json.dumps(measure(config, {steps}, {window}, {seconds})))
 """
 
 
-def main(seconds: float = SECONDS) -> dict[str, Any]:
+def main(more: str = "", *, seconds: float = SECONDS) -> dict[str, Any]:
     """Train each case with the view in every other window."""
     result: dict[str, Any] = {"goal_percent": GOAL_PERCENT, "cases": {}}
+    kept = common.load("live_view_cpu")["cases"] if more else {}
     with tempfile.TemporaryDirectory() as folder, Kernel() as kernel:
         kernel.run(PREPARE.format(root=str(ROOT)))
         for name, case in CASES.items():
             kernel.run(_code(Path(folder), case, 5.0))  # compiles
             marks = json.loads(kernel.run(_code(Path(folder), case, seconds)).splitlines()[-1])
-            result["cases"][name] = found = evaluated(marks)
+            result["cases"][name] = found = evaluated(marks, kept.get(name))
             print(f"{name:>26}", json.dumps(found), flush=True)
         spent = json.loads(kernel.run(f"print(json.dumps(openings({OPENINGS}, 1)))"))
         result["opening_and_closing_s"] = round(statistics.median(spent), 4)
@@ -147,28 +153,36 @@ def main(seconds: float = SECONDS) -> dict[str, Any]:
     return result
 
 
-def evaluated(marks: list[dict[str, Any]]) -> dict[str, Any]:
-    """How much longer a window with the view takes, in percent.
-
-    The middle of all pairs and means of two (Hodges and Lehmann 1963), which single disturbances do
-    not move, with the interval that belongs to Wilcoxon's signed-rank test.
-    """
+def evaluated(marks: list[dict[str, Any]], kept: dict[str, Any] | None = None) -> dict[str, Any]:
+    """How much longer a window with the view takes, in percent; ``kept`` is an earlier result."""
     windows = [Window.between(*two) for two in itertools.pairwise(marks)]
     pairs = [sorted(two) for two in zip(windows[::2], windows[1::2], strict=False)]
-    ratios = np.array([math.log(shown.pace / plain.pace) for plain, shown in pairs])
-    first, second = np.triu_indices(n := len(ratios))
-    means = np.sort((ratios[first] + ratios[second]) / 2)
-    cut = int(n * (n + 1) / 4 - 1.96 * math.sqrt(n * (n + 1) * (2 * n + 1) / 24))
-    low, high = means[max(cut, 0)], means[min(len(means) - 1 - cut, len(means) - 1)]
+    percent = [100 * (shown.pace / plain.pace - 1) for plain, shown in pairs]
+    percent = [round(value, 2) for value in percent] + (
+        kept["percent_of_each_pair"] if kept else []
+    )
+    middle, low, high = _middle(percent)
     return {
-        "pairs": len(pairs),
+        "pairs": len(percent),
         "window_s": round(statistics.median(window.seconds for window in windows), 3),
-        "percent": _percent(np.median(means)),
-        "interval_95": [_percent(low), _percent(high)],
+        "percent": middle,
+        "interval_95": [low, high],
         "in_view_percent": round(100 * statistics.mean(two[1].inside for two in pairs), 2),
         "sending_percent": round(100 * statistics.mean(two[1].sending for two in pairs), 2),
-        "percent_of_each_pair": [_percent(ratio) for ratio in ratios],
+        "percent_of_each_pair": percent,
     }
+
+
+def _middle(percent: list[float]) -> tuple[float, float, float]:
+    """The middle of all pairs and means of two (Hodges and Lehmann 1963), with its 95 % interval.
+
+    Single disturbances do not move it. The interval belongs to Wilcoxon's signed-rank test.
+    """
+    ratios = np.log1p(np.array(percent) / 100)
+    first, second = np.triu_indices(n := len(ratios))
+    means = np.sort((ratios[first] + ratios[second]) / 2)
+    cut = max(int(n * (n + 1) / 4 - 1.96 * math.sqrt(n * (n + 1) * (2 * n + 1) / 24)), 0)
+    return _percent(np.median(means)), _percent(means[cut]), _percent(means[-1 - cut])
 
 
 def _percent(logarithm: float) -> float:
@@ -222,4 +236,4 @@ def _picture(folder: Path, side: int) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

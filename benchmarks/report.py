@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import RESULTS
-from benchmarks.report_work import faults, fuzz, load, working
+from benchmarks.common import RESULTS, load
+from benchmarks.report_work import faults, fuzz, working
 
 ROOT = Path(__file__).parents[1]
 GPU, NONE = "NVIDIA H200", "–"
@@ -82,6 +82,20 @@ def _gpu_steps() -> Iterator[str]:
     )
     if measured["left_out"]:
         yield f"Not measured: {', '.join(measured['left_out'])}."
+    yield ""
+    yield f"On another machine with such a GPU: {_again(measured['rows'])}."
+
+
+def _again(rows: list[dict[str, Any]]) -> str:
+    """How far a second measurement is from the first."""
+    first = {_case(row): row["median_ms"] for row in rows}
+    second = {_case(row): row["median_ms"] for row in load("step_gpu_again")["rows"]}
+    changes = {case: 100 * (ms / first[case] - 1) for case, ms in second.items()}
+    (garden,) = [case for case in second if case[0] == "garden"]
+    return (
+        f"{min(changes.values()):+.1f} to {max(changes.values()):+.1f} % in {len(second)} of these "
+        f"cases; garden {second[garden]:.3f} ms"
+    )
 
 
 def _baselines() -> dict[tuple[str, int, bool], dict[str, Any]]:

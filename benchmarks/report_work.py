@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.common import RESULTS
-
-
-def load(name: str) -> dict[str, Any]:
-    """A result file."""
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+from benchmarks.common import RESULTS, load
 
 
 def working() -> Iterator[str]:
@@ -85,15 +79,15 @@ def _sweeps() -> Iterator[str]:
     yield f"Beyond its training a run costs {beyond}: reading, placing, all scores and all files."
     small = measured["two_workers"]
     yield (
-        "Two processes on two cores, against one run after another, which has both cores: "
+        "Two processes on two cores, against one run after another, which has both cores (goal "
+        f"{measured['goals']['share_of_two_workers']:g} for small runs): "
         + "; ".join(
             f"{case['runs']} runs of {size.replace('x', '×')} take {case['share']:.2f} of the time "
             f"({case['share_with_their_start']:.2f} with the start of the processes, "
             f"{case['share_of_training']:.2f} in training steps alone)"
             for size, case in small.items()
         )
-        + f" (goal {measured['goals']['share_of_two_workers']:g}). One run already uses both cores "
-        "in its steps, the better the larger the picture."
+        + ". One run already uses both cores in its steps, the better the larger the picture."
     )
     many = measured["many_runs"]
     pace, after = many["seconds_of_each_hundred"], many["after_each_hundred"]
@@ -112,8 +106,8 @@ def _gpu_sweep() -> Iterator[str]:
     yield (
         f"On {measured['gpus']} GPUs of one host, {measured['runs']} runs of "
         f"{measured['settings']['steps']:,} steps end {measured['speedup']:.2f} times as fast as "
-        f"on one (goal {measured['goal']:g}): a worker that is alone probably loses time by "
-        "spreading the processor's part over all cores."
+        f"on one (goal {measured['goal']:g}). It is more than {measured['gpus']}, probably because "
+        "a worker that is alone spreads the processor's part over too many cores."
     )
 
 

@@ -41,7 +41,7 @@ def main(*parts: str) -> dict[str, Any]:
     known = {"overhead": _overhead, "two_workers": _two_workers, "many_runs": _many_runs}
     result: dict[str, Any] = {}
     if parts:
-        result = json.loads((common.RESULTS / "sweeps_cpu.json").read_text())
+        result = common.load("sweeps_cpu")
         del result["machine"]
     result |= {"load_of_the_machine": round(os.getloadavg()[0], 1), "goals": GOALS}
     with tempfile.TemporaryDirectory() as folder:

@@ -35,9 +35,9 @@ from quick_start.training import TrainingError
 from tests.conftest import smooth_picture
 
 SETTINGS: dict[str, Any] = {
-    "gaussians": [60, 90], "steps": [400, 600], "eval_steps": 25, "save_ckpt_steps": 50,
+    "gaussians": [60, 90], "steps": [200, 300], "eval_steps": 25, "save_ckpt_steps": 25,
     "use_progressive": True, "adaptive_refinement": True, "add_steps": 50, "add_times": 3,
-    "make_training_video": True, "video_iterations": 100, "lr_schedule": False,
+    "make_training_video": True, "video_iterations": 50, "lr_schedule": False,
 }  # fmt: skip
 PATIENCE = 300.0  # seconds
 TIMES = ("render_time_accum", "total_time_accum")

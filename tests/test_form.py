@@ -271,7 +271,7 @@ class TestOutlook:
         assert form.outlook.wait(300)
         said = shown(form.outlook.view)
         assert re.search(r"Time: about \d+ s", said)
-        assert re.search(r"Memory: about \d.* GB of main memory", said)
+        assert re.search(r"Memory: about \d.* [GM]B of main memory", said)
         assert "4 frames, 0.1 s" in said
 
     def test_nothing_is_estimated_of_what_is_wrong(self, form):

@@ -130,6 +130,8 @@ def test_a_value_that_is_not_finite_is_flagged(value, generator):
 
 def test_sums_do_not_depend_on_timing(generator):
     image, target = pictures(generator, 2, 20, 30)
-    results = [compare(image, target, (1.0, 0.5, 0.1)) for _ in range(3)]
-    assert results[0][0] == results[1][0] == results[2][0]
-    assert torch.equal(results[0][1], results[2][1])
+    times = 5 if DEVICE == "cuda" else 2  # the interpreter does one thing after the other
+    first, *others = (compare(image, target, (1.0, 0.5, 0.1)) for _ in range(times))
+    for other in others:
+        assert other[0] == first[0]
+        assert torch.equal(other[1], first[1])

@@ -157,7 +157,7 @@ def test_the_size_of_the_upstream_gradient_does_not_matter(generator):
 def test_same_input_gives_the_same_bits(generator):
     parameters = gaussians(generator, 60)
     results = []
-    for _ in range(3):
+    for _ in range(5 if DEVICE == "cuda" else 2):  # the interpreter does one thing after the other
         image, differentiate = draw(parameters, 24, 24, RasterConfig(tile=8))
         results.append([image, *differentiate(image).values()])
     for other in results[1:]:
@@ -174,7 +174,7 @@ def test_lists_that_do_not_suffice_grow_and_give_the_same_picture(generator, mon
 
 @pytest.mark.parametrize("tile", [8, 16])
 def test_what_is_remembered_of_the_last_picture_does_not_change_the_next(tile, generator):
-    height, width, config = 24, 40, RasterConfig(tile=tile)
+    height, width, config = 16, 24, RasterConfig(tile=tile)
     flags = torch.zeros(1, dtype=torch.int32, device=DEVICE)
     memory = torch.empty(3, height, width, device=DEVICE)
     painter = cuda.Rasterizer(
