@@ -27,7 +27,7 @@ def main(count: int = COUNT, seed: int | None = None) -> dict[str, Any]:
         "limits": {"seconds": fuzzing.SECONDS, "spare_megabytes": fuzzing.SPARE_MEGABYTES},
         "files": 0,
         "other": 0,
-        "slowest_s": 0.0,
+        "slowest": (0.0, ""),
         "kinds": {},
     }
     for subject in SUBJECTS:
@@ -37,7 +37,7 @@ def main(count: int = COUNT, seed: int | None = None) -> dict[str, Any]:
         print(*tally.bad, sep="\n")
         result["files"] += tally.total
         result["other"] += len(tally.bad)
-        result["slowest_s"] = max(result["slowest_s"], tally.slowest)
+        result["slowest"] = max(result["slowest"], tally.slowest)
         for kind, outcomes in tally.counts.items():
             other = sum(n for name, n in outcomes.items() if name not in fuzzing.GOOD)
             kept = {name: outcomes[name] for name in fuzzing.GOOD}

@@ -127,7 +127,7 @@ def fuzz() -> Iterator[str]:
     yield (
         f"{measured['files']:,} damaged files were loaded, by processes with "
         f"{measured['limits']['spare_megabytes']} MB to spare; the slowest took "
-        f"{measured['slowest_s']:.1f} s:"
+        f"{measured['slowest'][0]:.1f} s:"
     )
     yield ""
     yield "| kind | tried | loaded | refused with one error | crashed, hung, warned or other |"

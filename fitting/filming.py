@@ -151,12 +151,12 @@ class Film:
     def finish(self, recorder: Recorder, status: Status, seconds: float) -> Iterator[Event]:
         """Make the film, after the results; ``run.json`` then tells what became of it.
 
-        Frames are deleted, unless the film could not be made or the run can be resumed. Where this
-        is closed on the way, they are kept, too.
+        Frames are deleted, unless the film could not be made or recorded or the run can be resumed.
+        Where this is closed on the way, they are kept, too.
         """
         steps = self._frames.steps if self._frames else []
         step = max(steps, default=0)
-        problem = "it was interrupted"
+        problem, recorded = "it was interrupted", False
         tell = partial(self._tell, recorder, status, len(steps), time.perf_counter())
         try:
             for event in self._make(step, seconds):
@@ -164,11 +164,11 @@ class Film:
                 yield event
             problem = ""
             # Before its frames are deleted: one that is killed then is not made of the rest.
-            tell(made=True, error="")
+            recorded = tell(made=True, error="")
         except Exception as error:
             problem = str(error) or type(error).__name__
         finally:
-            message = self._settle(problem, status)
+            message = self._settle(problem, status, recorded)
             notice = Notice(step, seconds, message)
             if message:
                 recorder.notice(message)
@@ -179,8 +179,8 @@ class Film:
 
     def _tell(
         self, recorder: Recorder, status: Status, frames: int, begun: float, made: bool, error: str
-    ) -> None:
-        """Have ``run.json`` say what became of the film."""
+    ) -> bool:
+        """Have ``run.json`` say what became of the film; whether it could be written."""
         recorder.facts["film"] = facts(
             self.folder,
             self.settings,
@@ -189,8 +189,11 @@ class Film:
             seconds=time.perf_counter() - begun,
             error=error or self._problem,
         )
-        with contextlib.suppress(OSError):  # then run.json goes on saying that there is no film
+        try:
             recorder.close(status)
+        except OSError:  # run.json goes on saying that there is no film
+            return False
+        return True
 
     def _make(self, step: int, seconds: float) -> Iterator[Event]:
         if self._frames is None:
@@ -204,11 +207,14 @@ class Film:
                     yield FilmProgress(step, seconds, done, count)
         yield FileSaved(step, seconds, path)
 
-    def _settle(self, problem: str, status: Status) -> str:
-        """Keep or delete the frames; returns what is to be known of what went wrong."""
+    def _settle(self, problem: str, status: Status, recorded: bool) -> str:
+        """Keep or delete the frames; returns what is to be known of what went wrong.
+
+        Of a film that is not recorded they are kept: resuming makes it again.
+        """
         text = f"the film was not made: {problem}." if problem else ""
         try:
-            if problem or self.settings.video_keep_frames:
+            if problem or not recorded or self.settings.video_keep_frames:
                 self._keep(frames_folder(self.folder))
             elif status in ("interrupted", "failed") and saved_checkpoints(self.folder):
                 self._keep(kept_folder(self.folder))

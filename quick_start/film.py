@@ -65,10 +65,11 @@ def make_video(
     given = {name: value for name, value in options.items() if value is not None}
     settings = Settings.build(**run.settings.model_dump() | given)
     due = 0.0
-    for done, count in _encoded(run, settings):
-        if show and (time.monotonic() > due or done == count):
-            due = time.monotonic() + SECONDS_BETWEEN_SIGNS
-            print(f"\r{run.film_path}: {done} of {count} frames", end="", flush=True)
+    with closing(_encoded(run, settings)) as progress:
+        for done, count in progress:
+            if show and (time.monotonic() > due or done == count):
+                due = time.monotonic() + SECONDS_BETWEEN_SIGNS
+                print(f"\r{run.film_path}: {done} of {count} frames", end="", flush=True)
     if show:
         print()
     return run.film_path
@@ -88,7 +89,8 @@ def make_due(run: Run) -> Iterator[FilmProgress]:
     from imaging.film import FilmError
     from imaging.frames import FramesError, FramesOnDisk
 
-    step, seconds = run.record["steps_done"], run.record["seconds"]["training"]
+    step = run.record.get("steps_done", 0)
+    seconds = (run.record.get("seconds") or {}).get("training", 0.0)
     with suppress(FilmError, FramesError):
         FramesOnDisk(frames_folder(run.folder)).delete_damaged()  # by a power cut
         with closing(_encoded(run, run.settings)) as progress:

@@ -48,22 +48,22 @@ class Tally:
     ----------
     counts : per kind of file, how often each outcome came.
     bad : files that did neither load nor were refused, and what happened.
-    slowest : seconds.
+    slowest : seconds, and what loads that file again.
     """
 
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     bad: list[str] = field(default_factory=list)
-    slowest: float = 0.0
+    slowest: tuple[float, str] = (0.0, "")
 
     @property
     def total(self) -> int:
         """How many files were tried."""
         return sum(sum(outcomes.values()) for outcomes in self.counts.values())
 
-    def add(self, kind: str, outcome: str, seconds: float = 0.0) -> None:
+    def add(self, kind: str, outcome: str, seconds: float, again: str) -> None:
         outcomes = self.counts.setdefault(kind, dict.fromkeys(GOOD, 0))
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
-        self.slowest = max(self.slowest, seconds)
+        self.slowest = max(self.slowest, (seconds, again))
 
 
 def campaign(subject: str, seed: int, count: int) -> Tally:
@@ -72,9 +72,9 @@ def campaign(subject: str, seed: int, count: int) -> Tally:
     while first < count and len(tally.bad) < 20:
         for found in _results(subject, seed, first, count - first):
             first = found["index"] + 1
-            tally.add(found["kind"], found["outcome"], found["seconds"])
+            again = f"python -m tests.fuzzing {subject} {seed} {found['index']} 1"
+            tally.add(found["kind"], found["outcome"], found["seconds"], again)
             if found["outcome"] not in GOOD:
-                again = f"python -m tests.fuzzing {subject} {seed} {found['index']} 1"
                 tally.bad.append(f"{found['kind']} {found['outcome']}: {found['detail']} ({again})")
     return tally
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from PIL import Image
 import main
 from events import Evaluated, FilmProgress, RunEnded
 from fitting import filming
+from fitting.recorder import Recorder
 from imaging.frames import FramesOnDisk
 from quick_start import set_config, train
 from quick_start.config import TrainingConfig
@@ -373,6 +375,24 @@ def test_a_run_that_was_cut_off_in_its_film_gets_its_film(
     assert run.record["film"]["frames"] == (3 if damaged else 4)
     assert not frames.exists()
     assert run.model_path.read_bytes() == parameters
+
+
+def test_a_film_that_could_not_be_recorded_is_made_again(workplace: Path) -> None:
+    close = Recorder.close
+
+    def on_a_full_disk(recorder: Recorder, status: str, **facts: Any) -> None:
+        if recorder.facts.get("film", {}).get("file"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        close(recorder, status, **facts)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Recorder, "close", on_a_full_disk)
+        (run,) = train(config_of(**TINY | FILMED), show=False)
+    assert run.record["film"]["file"] is None
+    train(resume="session_1", show=False)
+    film = run.record["film"]
+    assert (film["file"], film["frames"], film["error"]) == (run.film_path.name, 4, "")
+    assert not filming.frames_folder(run.folder).exists()
 
 
 def test_stop_ends_a_film_that_was_due_and_it_stays_due(
