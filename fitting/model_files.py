@@ -79,7 +79,9 @@ def _check_archive(path: Path, file: BinaryIO) -> None:
     members = archive.infolist()
     # Splatbook stores members as they are, so that together they are smaller than their file.
     # Packed ones, or several that share their bytes, could announce any amount.
-    total = sum(member.file_size for member in members)
+    # Both sizes count: a stored member has one size, but may claim another as its packed size,
+    # and that is what zipfile makes room for.
+    total = sum(max(member.file_size, member.compress_size) for member in members)
     packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
     if packed or total > size or len(members) > MOST_MEMBERS:
         raise CheckpointError(

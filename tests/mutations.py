@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zipfile
 import zlib
@@ -264,10 +265,34 @@ def zip_members(rng: np.random.Generator, data: bytes, others: Sequence[bytes]) 
     return buffer.getvalue()
 
 
+# Of the records of an archive: what they begin with, and where and how long their fields are.
+ZIP_RECORDS = {
+    b"PK\1\2": [(4, 2), (6, 2), (8, 2), (10, 2), (16, 4), (20, 4), (24, 4), (28, 2), (30, 2),
+                 (32, 2), (34, 2), (38, 4), (42, 4)],
+    b"PK\3\4": [(4, 2), (6, 2), (8, 2), (14, 4), (18, 4), (22, 4), (26, 2), (28, 2)],
+    b"PK\5\6": [(4, 2), (6, 2), (8, 2), (10, 2), (12, 4), (16, 4), (20, 2)],
+    b"PK\6\6": [(4, 8), (16, 4), (20, 4), (24, 8), (32, 8), (40, 8), (48, 8)],
+    b"PK\6\7": [(4, 4), (8, 8), (16, 4)],
+}  # fmt: skip
+
+
+def zip_records(rng: np.random.Generator, data: bytes, others: Sequence[bytes]) -> bytes:
+    """A field of a header, of the directory or of the archive's end gets another number."""
+    kinds = [kind for kind in ZIP_RECORDS if kind in data]
+    if not kinds:
+        return data
+    kind = kinds[rng.integers(len(kinds))]
+    starts = [match.start() for match in re.finditer(re.escape(kind), data)]
+    offset, size = ZIP_RECORDS[kind][rng.integers(len(ZIP_RECORDS[kind]))]
+    place = starts[rng.integers(len(starts))] + offset
+    value = EDGES[rng.integers(len(EDGES))] if rng.integers(2) else int(rng.integers(2 * len(data)))
+    return data[:place] + (value % 256**size).to_bytes(size, "little") + data[place + size :]
+
+
 KNOWN: dict[str, tuple[Damage, ...]] = {
     "png": (png_chunks,),
     "jpeg": (jpeg_segments,),
     "tiff": (tiff_fields,),
-    "model": (zip_members,),
-    "checkpoint": (zip_members,),
+    "model": (zip_members, zip_records),
+    "checkpoint": (zip_members, zip_records),
 }

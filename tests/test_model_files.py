@@ -254,6 +254,15 @@ class TestArchives:
             archive._didModify = True
         refused(path, "announce")
 
+    @pytest.mark.parametrize("size", ["file_size", "compress_size"])
+    def test_a_member_that_claims_gigabytes_is_not_made_room_for(self, saved, size):
+        path = saved()
+        with zipfile.ZipFile(path, "a") as archive:
+            facts = next(i for i in archive.infolist() if i.filename.endswith("data.pkl"))
+            setattr(facts, size, 2**31)
+            archive._didModify = True
+        refused(path, "announce", "stored unpacked")
+
     def test_facts_of_many_megabytes_are_refused(self, saved):
         refused(saved(names=["x" * 2_000_000]), "data.pkl", "more than 1048576 bytes")
 
