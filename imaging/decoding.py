@@ -178,8 +178,9 @@ def _decode_with_pillow(path: Path, file: BinaryIO, kind: str, max_pixels: int) 
         if kind == "JPEG":
             check_jpeg(_all_bytes(file), *image.size)
         Image.MAX_IMAGE_PIXELS = max_pixels  # for what is found only while loading (TIFF tiles)
-        image.load()
-        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+        exif = image.getexif()  # the first one, as for the header: a PNG may hold more
+        image.load()  # which turns a TIFF, and then says so here
+        orientation = exif.get(_ORIENTATION_TAG, 1)
         orientation = orientation if orientation in range(1, 9) else 1
         if kind == "PNG":
             return _png_samples(file, image, orientation)

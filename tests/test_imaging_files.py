@@ -27,6 +27,7 @@ from imaging.files import (
     load_picture,
     load_target,
     part_name,
+    picture_shape,
     save_picture,
 )
 
@@ -60,7 +61,7 @@ def over(colour, alpha, background):
     return np.moveaxis(colour * alpha + np.asarray(background) * (1 - alpha), -1, 0)
 
 
-def png(width, height, bits, colour_type, rows, chunks=()):
+def png(width, height, bits, colour_type, rows, chunks=(), last=()):
     """A PNG by hand, for what writers do not offer; `rows` are the packed bytes of each row."""
 
     def chunk(kind, data):
@@ -70,14 +71,19 @@ def png(width, height, bits, colour_type, rows, chunks=()):
 
     header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
     packed = zlib.compress(b"".join(b"\0" + row for row in rows))
-    middle = b"".join(chunk(kind, data) for kind, data in chunks)
-    parts = (chunk(b"IHDR", header), middle, chunk(b"IDAT", packed), chunk(b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    all_chunks = ((b"IHDR", header), *chunks, (b"IDAT", packed), *last, (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in all_chunks)
 
 
-def deep_png(values, colour_type, chunks=()):
+def deep_png(values, colour_type, chunks=(), last=()):
     rows = [row.astype(">u2").tobytes() for row in values]
-    return png(values.shape[1], values.shape[0], 16, colour_type, rows, chunks)
+    return png(values.shape[1], values.shape[0], 16, colour_type, rows, chunks, last)
+
+
+def exif_chunk(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")
 
 
 def assert_exact(path, expected, bits, **options):
@@ -272,11 +278,24 @@ class TestOrientationIsApplied:
 
     def test_sixteen_bit_png(self, tmp_path, rng, orientation):
         values = words_of(rng, HEIGHT, WIDTH, 3)
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        chunk = (b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
-        (tmp_path / "a.png").write_bytes(deep_png(values, 2, [chunk]))
+        (tmp_path / "a.png").write_bytes(deep_png(values, 2, [exif_chunk(orientation)]))
         assert_exact(tmp_path / "a.png", turned(as_planes(values, 65535), orientation), 16)
+
+    def test_png_that_says_so_after_its_pixels(self, tmp_path, rng, orientation):
+        values = words_of(rng, HEIGHT, WIDTH, 3)
+        (tmp_path / "a.png").write_bytes(deep_png(values, 2, last=[exif_chunk(orientation)]))
+        expected = turned(as_planes(values, 65535), orientation)
+        assert_exact(tmp_path / "a.png", expected, 16)
+        assert picture_shape(tmp_path / "a.png") == expected.shape
+
+    def test_png_that_says_so_twice_is_turned_as_it_says_first(self, tmp_path, rng, orientation):
+        values = words_of(rng, HEIGHT, WIDTH, 3)
+        other = exif_chunk(8 if orientation < 5 else 1)
+        data = deep_png(values, 2, [exif_chunk(orientation)], [other])
+        (tmp_path / "a.png").write_bytes(data)
+        expected = turned(as_planes(values, 65535), orientation)
+        assert_exact(tmp_path / "a.png", expected, 16)
+        assert picture_shape(tmp_path / "a.png") == expected.shape
 
     @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
     def test_deep_tiff(self, tmp_path, rng, orientation, dtype):
