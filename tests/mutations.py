@@ -247,6 +247,8 @@ def zip_members(rng: np.random.Generator, data: bytes, others: Sequence[bytes]) 
             members = [(info.filename, archive.read(info)) for info in archive.infolist()]
     except Exception:  # damaged before
         return data
+    if not members:
+        return data
     facts = [i for i, (name, _) in enumerate(members) if name.endswith(".pkl")]
     at, way = int(rng.integers(len(members))), rng.integers(6)
     if way == 0:
