@@ -80,7 +80,7 @@ class Samples:
 def decode(path: Path, max_pixels: int) -> Samples:
     """The samples of a picture; a header that announces more than `max_pixels` is refused."""
     try:
-        with Bounded(path) as file:
+        with _opened(path) as file:
             kind = _recognise(path, file.read(64))
             if kind == "TIFF":
                 return _decode_tiff(path, file, max_pixels)
@@ -100,7 +100,7 @@ def decode(path: Path, max_pixels: int) -> Samples:
 def read_header(path: Path) -> tuple[int, int, int, bool]:
     """Height, width, channels (1 or 3) and whether there is alpha, upright; pixels stay unread."""
     try:
-        with Bounded(path) as file:
+        with _opened(path) as file:
             kind = _recognise(path, file.read(64))
             file.seek(0)
             if kind == "TIFF":
@@ -128,6 +128,13 @@ def _tiff_header(file: BinaryIO) -> tuple[int, int, int, bool]:
         turned = page.tags.valueof(_ORIENTATION_TAG, 1) in range(5, 9)
         channels = 1 if page.photometric in (0, 1) else 3
         return *(sides[::-1] if turned else sides), channels, bool(page.extrasamples)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A file to be decoded. NumPy does not warn of its numbers: they are checked when all is read."""
+    with Bounded(path) as file, np.errstate(all="ignore"):
+        yield file
 
 
 def _recognise(path: Path, head: bytes) -> str:

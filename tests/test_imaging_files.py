@@ -775,6 +775,13 @@ class TestBadInputIsRefusedWithARemedy:
         tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb")
         refused(tmp_path / "a.tif", "3 samples that are NaN or infinite", "values in [0, 1]")
 
+    @pytest.mark.parametrize("bits", [0x7F800001, 0x7F800000, 0x7F7FFFFF, 0xFF7FFFFF])
+    def test_inverted_float_samples_that_cannot_be_reckoned_with(self, tmp_path, bits):
+        """A signalling NaN, infinity and the largest numbers are refused without a warning."""
+        values = np.full((4, 5), bits, np.uint32).view(np.float32)
+        tifffile.imwrite(tmp_path / "a.tif", values, photometric="miniswhite")
+        refused(tmp_path / "a.tif", "in [0, 1]" if bits % 2**31 >= 0x7F800000 else "tone-map")
+
     @pytest.mark.parametrize("value", [-0.25, 1.5])
     def test_float_samples_out_of_range(self, tmp_path, value):
         values = np.full((4, 5), 0.5, np.float32)
