@@ -132,7 +132,7 @@ def _tiff_header(file: BinaryIO) -> tuple[int, int, int, bool]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """A file to be decoded. NumPy does not warn of its numbers: they are checked when all is read."""
+    """A file to decode. NumPy does not warn of its numbers: they are checked when all is read."""
     with Bounded(path) as file, np.errstate(all="ignore"):
         yield file
 
