@@ -397,6 +397,31 @@ def test_the_table_repeats_the_facts_of_the_runs(trained: list[Run]) -> None:
         assert row["theoretical_bpp"] == record["size"]["theoretical_bpp"]
 
 
+def test_settings_in_which_runs_differ_have_a_column_each(odd: Path) -> None:
+    changes = {
+        "a-usual": {"use_progressive": True, "l1_loss_ratio": 0.5, "video_crf": 30},
+        "b-perfect": {"init_gaussian_file": "<start>.pt", "output_dir": "elsewhere"},
+        "c-unknown": {"pos_lr": ["x" * 1000] * 9, "seed": 10**400},
+    }
+    for name, settings in changes.items():
+        path = odd / name / "run.json"
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"settings": record["settings"] | settings}))
+    (odd / "d-failed" / "run.json").write_text("{")
+    table = compare_batch_results("session_4", output_dir=odd.parent)
+    differing = ["init_gaussian_file", "seed", "l1_loss_ratio", "pos_lr", "use_progressive"]
+    assert list(table.columns) == [*COLUMNS[:4], *differing, *COLUMNS[4:]]
+    names = [run.partition("/")[2] for run in table["run"]]
+    assert names == ["b-perfect", "a-usual", "c-unknown", "d-failed"]
+    assert list(table["use_progressive"][:3]) == [False, True, False]
+    assert list(table["l1_loss_ratio"][:3]) == [1.0, 0.5, 1.0]
+    html = table.table_html()
+    assert "l1 loss ratio</th>" in html
+    assert "&lt;start&gt;.pt" in html
+    assert "nan" not in html
+    assert len(html) < 10_000
+
+
 def test_the_notebook_marks_the_best_values_and_says_why_some_are_missing(odd: Path) -> None:
     html = compare_batch_results("session_4", output_dir=odd.parent).table_html()
     assert html.count("<b>∞</b>") == 1

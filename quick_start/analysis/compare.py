@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -9,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from quick_start._format import Cell, escaped, html_table, image_tag, number, plural
+from quick_start._format import EMPTY, Cell, escaped, html_table, image_tag, number, plural
 from quick_start.facts import is_count
 from quick_start.runs import Run, RunError, RunNames, find_runs
-from settings import shown
+from settings import Settings, shown
 
 if TYPE_CHECKING:
     from quick_start.analysis.figure import Chart
@@ -21,7 +22,15 @@ HIGHEST_IS_BEST = ("psnr", "ssim", "ms_ssim")
 LOWEST_IS_BEST = ("flip", "lpips", "seconds", "theoretical_bytes", "theoretical_bpp")
 SCORES = (*HIGHEST_IS_BEST, "flip", "lpips")
 MEASURED = (*SCORES, "seconds", "theoretical_bytes", "theoretical_bpp")
-COLUMNS = ["run", "image", "gaussians", "steps", *MEASURED, "status"]
+ASKED = ("run", "image", "gaussians", "steps")
+# Other settings have a column where the runs differ in them: all that may change the result.
+PLACES = ("input_dir", "output_dir", "input_filename")
+ELSEWHERE = ("Results", "Film")  # groups that say what is kept of a training, not how it goes
+OTHERS = tuple(
+    name
+    for name, field in Settings.model_fields.items()
+    if name not in (*ASKED, *PLACES) and field.json_schema_extra["group"] not in ELSEWHERE
+)
 DIGITS = {
     "gaussians": 0, "steps": 0, "psnr": 2, "ssim": 4, "ms_ssim": 4, "flip": 4, "lpips": 4,
     "seconds": 1, "theoretical_bytes": 0, "theoretical_bpp": 3,
@@ -91,7 +100,8 @@ def compare_batch_results(
     Returns
     -------
     A DataFrame with ``run image gaussians steps psnr ssim ms_ssim flip lpips seconds
-    theoretical_bytes theoretical_bpp status``. ``gaussians`` and ``steps`` are those asked for,
+    theoretical_bytes theoretical_bpp status``. ``gaussians`` and ``steps`` are those asked for;
+    after them comes each other setting that may change the result and in which the runs differ.
     ``seconds`` is training time. What was not measured is NaN, and the notebook shows why. A run
     whose ``run.json`` is damaged has the status ``unreadable``. Its ``plots()`` are a figure.
 
@@ -109,7 +119,8 @@ def compare_batch_results(
         except (RunError, KeyError, TypeError, ValueError) as error:
             facts.append({"run": str(run), "image": "", "status": "unreadable"})
             reasons.append(f"{run} is unreadable: {_brief(error)}")
-    table = pd.DataFrame(facts, columns=COLUMNS).astype(dict.fromkeys(MEASURED, float))
+    columns = [*ASKED, *_differing(facts), *MEASURED, "status"]
+    table = pd.DataFrame(facts, columns=columns).astype(dict.fromkeys(MEASURED, float))
     table = table.sort_values("psnr", ascending=False, kind="stable", na_position="last")
     comparison = Comparison(table.reset_index(drop=True))
     comparison.attrs["reasons"] = list(dict.fromkeys(reasons))
@@ -119,7 +130,9 @@ def compare_batch_results(
 def _facts(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
     """A row; the settings are not checked again, for that would take most of the time."""
     size, scores = record.get("size") or {}, record.get("scores") or {}
+    settings = record["settings"]
     return {
+        **{name: settings[name] for name in OTHERS if name in settings},
         "run": str(run),
         "image": record["picture"]["name"],
         "gaussians": _asked(record, "gaussians"),
@@ -130,6 +143,12 @@ def _facts(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
         "theoretical_bpp": _number(size.get("theoretical_bpp")),
         "status": record["status"],
     }
+
+
+def _differing(facts: list[dict[str, Any]]) -> list[str]:
+    """Those of the other settings that not all runs share."""
+    values = {name: {shown(row[name]) for row in facts if name in row} for name in OTHERS}
+    return [name for name in OTHERS if len(values[name]) > 1]
 
 
 def _asked(record: Mapping[str, Any], name: str) -> int:
@@ -165,6 +184,13 @@ def _best(values: pd.Series, choose: Any) -> float | None:
 
 
 def _cell(name: str, value: Any, best: float | None) -> Cell:
+    if name in OTHERS:
+        return Cell(_setting_text(value))
     if name not in DIGITS:
         return Cell(str(value))
     return Cell(number(value, DIGITS[name]), number=True, bold=best is not None and value == best)
+
+
+def _setting_text(value: Any) -> str:
+    nothing = value is None or (isinstance(value, float) and math.isnan(value))
+    return EMPTY if nothing else shown(value).strip("'")
