@@ -416,7 +416,8 @@ def test_settings_in_which_runs_differ_have_a_column_each(odd: Path) -> None:
     assert list(table["use_progressive"][:3]) == [False, True, False]
     assert list(table["l1_loss_ratio"][:3]) == [1.0, 0.5, 1.0]
     html = table.table_html()
-    assert "l1 loss ratio</th>" in html
+    assert "l1_loss_ratio</th>" in html
+    assert "theoretical bytes</th>" in html
     assert "&lt;start&gt;.pt" in html
     assert "nan" not in html
     assert len(html) < 10_000

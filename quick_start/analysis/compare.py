@@ -57,7 +57,7 @@ class Comparison(pd.DataFrame):
         """The table alone."""
         best = {name: _best(self[name], max) for name in HIGHEST_IS_BEST if name in self}
         best |= {name: _best(self[name], min) for name in LOWEST_IS_BEST if name in self}
-        head = [Cell(name.replace("_", " "), number=name in DIGITS) for name in self.columns]
+        head = [Cell(_title(name), number=name in DIGITS) for name in self.columns]
         rows = [
             [_cell(name, value, best.get(name)) for name, value in row.items()]
             for row in self.head(SHOWN).to_dict("records")
@@ -181,6 +181,11 @@ def _best(values: pd.Series, choose: Any) -> float | None:
     """The best of several measured values; where all are equal, none is marked."""
     measured = values.dropna()
     return choose(measured) if measured.nunique() > 1 else None
+
+
+def _title(name: str) -> str:
+    """A column's heading; a setting is named as it is written in a call."""
+    return name if name in OTHERS else name.replace("_", " ")
 
 
 def _cell(name: str, value: Any, best: float | None) -> Cell:
