@@ -22,15 +22,12 @@ from imaging.decoding import (
     SUFFIXES,
     PictureError,
     brief,
-    colour_name,
-    composite,
     decode,
-    parse_colour,
     read_header,
     refusal,
-    upright_planes,
 )
 from imaging.encoding import atomic_write, delete_unfinished, part_name, save_picture
+from imaging.planes import colour_name, composite, parse_colour, upright_planes
 
 if TYPE_CHECKING:  # torch takes a second to import, and the command line's help needs none of it
     from jaxtyping import Float
