@@ -97,7 +97,7 @@ def _first_line(problem: BaseException) -> str:
 
 def _full(run: GaussianSplatting2D) -> str:
     """That the memory is full, and what to change next."""
-    from fitting.memory import gpu_bytes, memory_text
+    from fitting.memory import bytes_text, gpu_bytes
 
     s, pixels = run.settings, run.target.pixels
 
@@ -107,13 +107,13 @@ def _full(run: GaussianSplatting2D) -> str:
     now = needed()
     options = [{"use_amp": True}, {"use_gradient_checkpointing": True}]
     options = [o for o in options if not all(getattr(s, name) for name in o)]
-    message = f"step {run.step}: the GPU's memory is full. This run needs about {memory_text(now)}"
+    message = f"step {run.step}: the GPU's memory is full. This run needs about {bytes_text(now)}"
     message += machine.gpu_memory()
     for option in options:
         (name,) = option
         saved = now - needed(**option)
         if saved > 0.02 * now:
-            return f"{message}. Set {name}=True, which saves about {memory_text(saved)}."
+            return f"{message}. Set {name}=True, which saves about {bytes_text(saved)}."
     height, width = run.target.size
     return (
         f"{message}. Use fewer Gaussians than {s.gaussians}, or a smaller picture than "

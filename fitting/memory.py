@@ -24,7 +24,7 @@ ENCODER_BYTES = {"h264": 135, "h265": 300, "vp9": 180}  # per pixel of the film
 FLOAT = 4
 
 
-def memory_text(count: int) -> str:
+def bytes_text(count: int) -> str:
     """``1.25 GB`` or ``37 MB``, which are 10⁹ and 10⁶ bytes."""
     return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
 

@@ -35,18 +35,18 @@ class MemoryEstimate:
     saved_by_checkpointing: int = 0
 
     def __str__(self) -> str:
-        from fitting.memory import memory_text
+        from fitting.memory import bytes_text
 
         s = self.settings
         lines = [
             f"{s.input_filename}: {self.width}×{self.height}, {plural(self.channels, 'channel')}, "
             f"{plural(s.gaussians, 'Gaussian')}",
-            f"main memory: about {memory_text(self.host_bytes)}",
+            f"main memory: about {bytes_text(self.host_bytes)}",
         ]
         if self.gpu_bytes is None:
             lines.append("GPU: cannot be told without the package triton, which GPUs need")
         elif self.gpu_bytes:
-            lines.append(f"GPU: about {memory_text(self.gpu_bytes)}")
+            lines.append(f"GPU: about {bytes_text(self.gpu_bytes)}")
             lines.append(_switch("use_amp", s.use_amp, self.saved_by_amp))
             on = s.use_gradient_checkpointing
             lines.append(_switch("use_gradient_checkpointing", on, self.saved_by_checkpointing))
@@ -54,10 +54,10 @@ class MemoryEstimate:
 
 
 def _switch(name: str, on: bool, saved: int) -> str:
-    from fitting.memory import memory_text
+    from fitting.memory import bytes_text
 
     saves = "which saves" if on else "and would save"
-    return f"  {name} is {'on' if on else 'off'}, {saves} {memory_text(saved)}"
+    return f"  {name} is {'on' if on else 'off'}, {saves} {bytes_text(saved)}"
 
 
 def estimate_memory(config: TrainingConfig | Settings) -> MemoryEstimate:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fitting.memory import buffer_bytes, gpu_bytes, memory_text, storage_bytes
+from fitting.memory import buffer_bytes, bytes_text, gpu_bytes, storage_bytes
 from imaging.files import load_target, picture_shape
 from quick_start import estimate_memory, set_config
 from settings import Settings, SettingsError
@@ -74,8 +74,8 @@ def test_a_sweep_needs_what_its_largest_run_needs(tmp_path, monkeypatch):
 def test_a_gigabyte_is_a_thousand_million_bytes(tmp_path):
     Image.new("RGB", (2000, 2000)).save(tmp_path / "a.png")
     found = estimate_memory(settings(input_filename=str(tmp_path / "a.png"), device="cpu"))
-    assert memory_text(1_250_000_000) == "1.25 GB"
-    assert memory_text(37_400_000) == "37 MB"
+    assert bytes_text(1_250_000_000) == "1.25 GB"
+    assert bytes_text(37_400_000) == "37 MB"
     assert f"about {found.host_bytes / 10**9:.2f} GB" in str(found)
 
 

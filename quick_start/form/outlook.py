@@ -80,14 +80,14 @@ class Outlook:
 
 def memory_text(config: TrainingConfig) -> str:
     """Memory of the largest run where it will be trained."""
-    from fitting.memory import memory_text
+    from fitting.memory import bytes_text
 
     device = device_of(config)
     found = estimate_memory(config.model_copy(update={"device": device}))
-    host = f"about {memory_text(found.host_bytes)} of main memory"
+    host = f"about {bytes_text(found.host_bytes)} of main memory"
     if device == "cpu":
         return host
-    return f"about {memory_text(found.gpu_bytes)} on the GPU, {host}"
+    return f"about {bytes_text(found.gpu_bytes)} on the GPU, {host}"
 
 
 def film_text(config: TrainingConfig) -> str:
