@@ -2,7 +2,8 @@
 
     python -m benchmarks.live_view [more]
 
-With ``more`` the pairs of the last result are kept, and new ones are added.
+With ``more`` the pairs of the last result are kept, and new ones are added. What is counted is of
+the new ones alone.
 
 A training of some minutes is cut into short windows of equal work. Each pair of neighbours has one
 window with the view and one without, in random order: what else the machine does then falls on both
